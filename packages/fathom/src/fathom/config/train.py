@@ -1,0 +1,106 @@
+"""How a run learns: budget, optimizer, the report's schedules, balance (report sections 2.1.2, 4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fathom.config.errors import need
+from fathom.config.setting import check, setting, share
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """AdamW with fp32 master weights (report section 4.2)."""
+
+    beta1: float = setting(0.9, "decay of the first moment", low=0.0, high=0.9999)
+    beta2: float = setting(0.95, "decay of the second moment", low=0.0, high=0.99999)
+    eps: float = setting(1e-8, "added to the root of the second moment", above=0.0)
+    weight_decay: float = setting(0.1, "decoupled decay of matrices", low=0.0)
+    clip: float = setting(1.0, "largest global gradient norm; 0 = no clipping", low=0.0)
+    ema: float = setting(0.0, "decay of the moving average of weights; 0 = none", low=0.0, high=0.99999)
+
+    def __post_init__(self) -> None:
+        check(self, "train.optim")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig:
+    """Milestones as fractions of the whole run; the defaults are the report's token counts over 14.8T.
+
+    The learning rate is linear over `warmup_steps` and at most `warmup` of the run, constant to `decay_from`,
+    a cosine to `lr_end` at `decay_to`, constant to `tail_from`, then `lr_tail`.
+    """
+
+    warmup_steps: int = setting(2000, "steps of linear warm-up", low=0)
+    warmup: float = share(1.0, "warm-up lasts at most this share of the run")
+    decay_from: float = share(10.0 / 14.8, "where the cosine starts (10T of 14.8T)")
+    decay_to: float = share(14.3 / 14.8, "where the cosine ends (14.3T)")
+    tail_from: float = share(14.633 / 14.8, "where the last constant rate starts (14.633T)")
+    lr_end: float = share(0.1, "rate after the cosine, as a share of train.lr (2.2e-5 / 2.2e-4)")
+    lr_tail: float = share(7.3 / 220, "last rate, as a share of train.lr (7.3e-6 / 2.2e-4)")
+    batch_start: float = setting(1.0, "first batch, as a share of the full one", above=0.0, high=1.0)
+    batch_full: float = share(0.469 / 14.8, "where the batch reaches its full size (469B)")
+    bias_until: float = share(14.3 / 14.8, "where the bias speed falls to 0 (14.3T)")
+    mtp_until: float = share(10.0 / 14.8, "where the MTP weight changes (10T)")
+
+    def __post_init__(self) -> None:
+        check(self, "train.schedule")
+        first, second, third = sorted((self.decay_from, self.decay_to, self.tail_from))
+        need(
+            self.decay_from <= self.decay_to <= self.tail_from,
+            f"train.schedule.decay_from={self.decay_from:g}, train.schedule.decay_to={self.decay_to:g} and "
+            f"train.schedule.tail_from={self.tail_from:g} do not follow one another",
+            fix=f"set decay_from to {first:g}, decay_to to {second:g} and tail_from to {third:g}, say",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BalanceConfig:
+    """Auxiliary-loss-free balance, the sequence-wise loss, and MTP's weight (report 2.1.2, 2.2, 4.2)."""
+
+    bias_speed: float = setting(0.001, "step of the routing bias, gamma", low=0.0)
+    bias_rule: str = setting("sign", "sign (report) or centred: less its mean", choices=("sign", "centred"))
+    sequence_loss: float = setting(1e-4, "weight of the sequence-wise loss of eq 17-20, alpha", low=0.0)
+    mtp_weight: float = setting(0.3, "weight of the MTP loss, lambda", low=0.0)
+    mtp_weight_end: float = setting(0.1, "lambda after schedule.mtp_until", low=0.0)
+
+    def __post_init__(self) -> None:
+        check(self, "train.balance")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One training run. Give it `steps`, `tokens` or `minutes`: the first that is not 0 is the budget."""
+
+    steps: int = setting(0, "budget in optimizer steps; 0 = not this one", low=0)
+    tokens: int = setting(0, "budget in tokens; 0 = not this one", low=0)
+    minutes: float = setting(0.0, "budget in minutes; schedules then follow elapsed time", low=0.0, high=1e7)
+    lr: float = setting(2.2e-4, "largest learning rate", above=0.0, high=10.0)
+    seq_len: int = setting(4096, "tokens in a row", low=2)
+    batch_size: int = setting(15360, "rows per optimizer step", low=1)
+    micro_batch: int = setting(0, "rows per forward pass; 0 = the whole batch", low=0)
+    precision: str = setting(
+        "auto", "of the matmuls; masters stay fp32; auto = the faster one", choices=("auto", "bf16", "fp32")
+    )
+    recompute: bool = setting(False, "recompute each block in the backward pass instead of storing it")
+    mask_documents: bool = setting(False, "attention stays inside a document (report section 4.1: off)")
+    device: str = setting("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    seed: int = setting(0, "seed of the initial weights and of the data order", low=0)
+    log_every: int = setting(10, "steps between lines of the log", low=1)
+    eval_every: int = setting(0, "steps between measures of held-out bits per byte; 0 = at the end", low=0)
+    save_every: int = setting(0, "steps between checkpoints; 0 = at the end", low=0)
+    keep: int = setting(3, "newest checkpoints that are kept", low=1)
+    optim: OptimConfig = setting(OptimConfig, "optimizer")
+    schedule: ScheduleConfig = setting(ScheduleConfig, "schedules")
+    balance: BalanceConfig = setting(BalanceConfig, "balance of experts, and MTP's weight")
+
+    def __post_init__(self) -> None:
+        check(self, "train")
+        budgets = {"steps": self.steps, "tokens": self.tokens, "minutes": self.minutes}
+        given = [f"train.{k}={v}" for k, v in budgets.items() if v]
+        need(len(given) <= 1, f"{' and '.join(given)} are too many budgets", fix="set all but one to 0")
+        need(
+            self.micro_batch <= self.batch_size,
+            f"train.micro_batch={self.micro_batch} is above train.batch_size={self.batch_size}",
+            fix=f"set micro_batch to {self.batch_size} or less",
+        )
