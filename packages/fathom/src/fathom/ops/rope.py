@@ -1,0 +1,57 @@
+"""Rotary positions, interleaved as in the official checkpoint, with YaRN (report 4.3; arXiv 2309.00071).
+
+Axes:  B batch   T positions   P = R/2 rotated pairs   R rope channels of a head
+Channels 2p and 2p+1 of a head are one complex number, turned by position * frequency_p.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fathom.config.model import RopeConfig
+
+
+class Rotation(NamedTuple):
+    """cos and sin of every position and pair, each [T, P] or [B, T, P], fp32 or wider."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def frequencies(rope: RopeConfig, channels: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Radians per position of each pair, [channels/2].
+
+    Under YaRN a pair that turns more than `beta_fast` times within the original length keeps its frequency,
+    one that turns less than `beta_slow` times is slowed by `factor`, and those between are mixed linearly.
+    """
+    pair_P = torch.arange(0, channels, 2, dtype=torch.float64) / channels
+    theta_P = rope.theta**-pair_P
+    if rope.factor == 1.0:
+        return theta_P.to(dtype)
+    low = max(math.floor(_pair_that_turns(rope.beta_fast, rope, channels)), 0)
+    high = min(math.ceil(_pair_that_turns(rope.beta_slow, rope, channels)), channels - 1)
+    ramp_P = (torch.arange(channels // 2, dtype=torch.float64) - low) / max(high - low, 0.001)
+    ramp_P = ramp_P.clamp(0.0, 1.0)
+    return (theta_P / rope.factor * ramp_P + theta_P * (1.0 - ramp_P)).to(dtype)
+
+
+def _pair_that_turns(turns: float, rope: RopeConfig, channels: int) -> float:
+    """Index (a real number) of the pair that makes `turns` turns within the original length."""
+    return channels * math.log(rope.original_positions / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
+
+
+def rotation(frequency_P: Tensor, position_T: Tensor, factor: float = 1.0) -> Rotation:
+    """The turn of every position: angles [..., T, P]; the tables carry YaRN's `factor` (1 for V3)."""
+    angle_TP = position_T[..., None].to(frequency_P.dtype) * frequency_P
+    return Rotation(angle_TP.cos() * factor, angle_TP.sin() * factor)
+
+
+def rotate(x: Tensor, turn: Rotation) -> Tensor:
+    """Turn the pairs of `x` [..., T, R] by `turn` (broadcast over leading axes); same shape and dtype."""
+    x0, x1 = x.to(turn.cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack((x0 * turn.cos - x1 * turn.sin, x0 * turn.sin + x1 * turn.cos), dim=-1)
+    return turned.flatten(-2).to(x.dtype)
