@@ -1,0 +1,1 @@
+"""Pre-training: one optimizer step, the report's schedules, balance, and a loop that can be stopped."""

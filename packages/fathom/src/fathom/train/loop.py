@@ -1,0 +1,201 @@
+"""The training loop: steps until the budget is spent, saved so that it can go on bit for bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from fathom.checkpoint.find import prune
+from fathom.checkpoint.save import save_checkpoint
+from fathom.checkpoint.training import TrainingState
+from fathom.config.counts import flops_per_token
+from fathom.config.train import TrainConfig
+from fathom.data.batch import Batch
+from fathom.model.transformer import Transformer
+from fathom.train.balance import max_violation, update_biases
+from fathom.train.budget import Budget, Position
+from fathom.train.log import LiveLine, Metrics, describe
+from fathom.train.machine import Machine
+from fathom.train.optimizer import Optimizer
+from fathom.train.schedule import batch_rows, bias_speed, learning_rate, mtp_weight
+from fathom.train.step import Losses, Weights, backward
+from fathom.train.stop import Diverged, Stopped, StopSignals
+
+
+class Rows(Protocol):
+    """Where batches come from: a corpus, or conversations."""
+
+    def next(self, rows: int) -> Batch:
+        """The next rows."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands, as JSON."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        ...
+
+
+@dataclass
+class Run:
+    """What belongs to one run beside its model: where it writes and what it reports."""
+
+    folder: Path
+    recipe: Mapping[str, Any]  # stored in every checkpoint
+    tokenizer: Path  # folder whose tokenizer files every checkpoint carries
+    title: str = "train"
+    quiet: bool = False
+    held_out: Callable[[Transformer], float] | None = None  # bits per byte
+    last: dict[str, float] = field(default_factory=dict)  # metrics of the last step
+
+
+class Trainer:
+    """A model, its optimizer, its data and its place in the run."""
+
+    def __init__(
+        self, model: Transformer, config: TrainConfig, data: Rows, machine: Machine, run: Run
+    ) -> None:
+        self.model, self.config, self.data, self.machine, self.run = model, config, data, machine, run
+        self.budget, self.at = Budget(config), Position()
+        model.to(machine.device)
+        model.recompute = config.recompute
+        self.optimizer = Optimizer(model, config.optim)
+        self._flops = flops_per_token(model.config, config.seq_len)
+
+    def train(self) -> Position:
+        """Step until the budget is spent, save, and return where that was.
+
+        Raises Stopped (130 or 75) after a signal, with the run saved; Diverged (3) if the loss is not finite.
+        """
+        metrics = Metrics(self.run.folder, step=self.at.step)
+        try:
+            with (
+                StopSignals() as stop,
+                LiveLine(self.run.title, every=self.config.log_every, quiet=self.run.quiet) as live,
+            ):
+                live.say(f"{self.run.title}: {self.machine.describe()}")
+                while self.budget.progress(self.at) < 1.0:
+                    self._step_and_report(metrics, live)
+                    if stop.exit_code is not None:
+                        raise Stopped(self._stopped_at(self.save()), stop.exit_code)
+                self._finish(metrics, live)
+        finally:
+            metrics.close()
+        return self.at
+
+    def step(self) -> dict[str, float]:
+        """One optimizer step; its metrics."""
+        start = time.perf_counter()
+        progress = self.budget.progress(self.at)
+        lr = learning_rate(self.config, self.at.step, progress)
+        losses = self._gradients(progress)
+        norm = self.optimizer.step(lr)
+        if not (math.isfinite(losses.main) and math.isfinite(norm)):
+            raise Diverged(
+                f"the loss at step {self.at.step + 1} is {losses.main} (gradient norm {norm}). Fix: lower "
+                f"train.lr={self.config.lr:g} and resume from the last checkpoint in {self.run.folder}"
+            )
+        balance, schedule = self.config.balance, self.config.schedule
+        if losses.count_LE.numel():
+            speed = bias_speed(balance, schedule, progress)
+            update_biases(self.model, losses.count_LE, speed, balance.bias_rule)
+        seconds = time.perf_counter() - start
+        self.at.step += 1
+        self.at.tokens += losses.tokens
+        self.at.elapsed_s += seconds
+        return self._metrics(losses, norm, lr, seconds)
+
+    def _gradients(self, progress: float) -> Losses:
+        """Forward and backward over the next batch."""
+        balance, schedule = self.config.balance, self.config.schedule
+        batch = self.data.next(batch_rows(self.config, progress)).to(self.machine.device)
+        return backward(
+            self.model,
+            batch,
+            Weights(mtp_weight(balance, schedule, progress), balance.sequence_loss),
+            micro_rows=self.config.micro_batch,
+            dtype=self.machine.dtype,
+            mask_documents=self.config.mask_documents,
+        )
+
+    def _metrics(self, losses: Losses, norm: float, lr: float, seconds: float) -> dict[str, float]:
+        rate = losses.tokens / seconds
+        return {
+            "train/loss": losses.main,
+            "mtp/loss": losses.mtp,
+            "moe/sequence_loss": losses.sequence,
+            "moe/max_violation": max_violation(losses.count_LE),
+            "train/lr": lr,
+            "train/grad_norm": norm,
+            "train/tokens": self.at.tokens,
+            "train/elapsed_s": self.at.elapsed_s,
+            "perf/tokens_per_sec": rate,
+            "perf/mfu": rate * self._flops / self.machine.peak_flops,
+        }
+
+    def _step_and_report(self, metrics: Metrics, live: LiveLine) -> None:
+        values = self.step()
+        c, step = self.config, self.at.step
+        if c.eval_every and step % c.eval_every == 0:
+            values |= self._held_out(live)
+        metrics.write(step, values)
+        self.run.last = values
+        line = describe(step, values, self.budget.eta_s(self.at))
+        live.show(step, self.budget.progress(self.at), line)
+        if c.save_every and step % c.save_every == 0:
+            self.save()
+
+    def _held_out(self, live: LiveLine) -> dict[str, float]:
+        if self.run.held_out is None:
+            return {}
+        bpb = self.run.held_out(self.model)
+        live.say(f"step {self.at.step}: {bpb:.3f} bits per byte on held-out text")
+        return {"val/bpb": bpb}
+
+    def _finish(self, metrics: Metrics, live: LiveLine) -> None:
+        final = self._held_out(live)
+        if final:
+            metrics.write(self.at.step, final)
+            self.run.last |= final
+        live.say(f"saved {self.save()}")
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step, unless it is written, and drop the oldest."""
+        moments, steps = self.optimizer.state()
+        folder = save_checkpoint(
+            self.run.folder,
+            self.at.step,
+            state=self.model.state_dict(),
+            config=self.model.config,
+            tokenizer=self.run.tokenizer,
+            training=TrainingState(
+                step=self.at.step,
+                tokens=self.at.tokens,
+                elapsed_s=self.at.elapsed_s,
+                loader=self.data.state_dict(),
+                recipe=self.run.recipe,
+                optimizer=moments,
+                ema=self.optimizer.averages(self.model),
+                extra={"optimizer_steps": steps},
+            ),
+        )
+        prune(self.run.folder, self.config.keep, written=folder)
+        return folder
+
+    def resume(self, state: Mapping[str, torch.Tensor], training: TrainingState) -> None:
+        """Go on exactly where `save` was."""
+        self.model.load_state_dict(dict(state))
+        self.optimizer.load(training.optimizer, training.extra["optimizer_steps"], training.ema)
+        self.data.load_state_dict(dict(training.loader))
+        self.at = Position(training.step, training.tokens, training.elapsed_s)
+
+    def _stopped_at(self, folder: Path) -> str:
+        return f"stopped at step {self.at.step}, saved {folder}; the same command with --resume auto goes on"

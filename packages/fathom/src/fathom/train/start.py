@@ -1,0 +1,131 @@
+"""From a recipe to a run that is ready to step: corpus, tokenizer, model, data, and what was saved before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from fathom.checkpoint.find import latest
+from fathom.checkpoint.folder import disk_errors
+from fathom.checkpoint.load import load_checkpoint
+from fathom.checkpoint.tokenizer_files import check_tokenizer
+from fathom.config.dump import to_dict, to_toml
+from fathom.config.errors import need
+from fathom.config.model import ModelConfig
+from fathom.config.recipe import Recipe
+from fathom.data.build import build_corpus
+from fathom.data.loader import Loader
+from fathom.data.tokenizer import Tokenizer
+from fathom.model.transformer import Transformer
+from fathom.train.held_out import bits_per_byte
+from fathom.train.loop import Run, Trainer
+from fathom.train.machine import Machine, survey
+
+EVAL_ROWS = 16  # rows per forward pass of an evaluation
+EVAL_TOKENS = 65_536  # held-out tokens an evaluation reads at most
+RECIPE = "recipe.toml"
+
+
+
+def prepare_corpus(recipe: Recipe, out: Path) -> Path:
+    """The corpus of `recipe`: the folder it names, or one built in `out`/corpus unless that exists."""
+    if recipe.data.corpus:
+        return Path(recipe.data.corpus)
+    folder = out / "corpus"
+    if not folder.exists():
+        build_corpus(recipe.data, folder)
+    return folder
+
+
+def check_out(out: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from, None to start anew.
+
+    raises   ConfigError when `out` holds a run and `resume` is off: nothing is overwritten
+    """
+    found = latest(out, resumable=True)
+    need(
+        found is None or resume,
+        f"{out} already holds a run ({found.name if found else ''})",
+        fix="add --resume auto to go on with it, or give another --out",
+    )
+    return found
+
+
+def check_same_model(saved: ModelConfig, asked: ModelConfig, out: Path) -> None:
+    """ConfigError when a run is resumed with another network than it was started with."""
+    need(
+        saved == asked,
+        f"the run in {out} has another model than this recipe ({_first_difference(saved, asked)})",
+        fix="resume with the recipe of the run, which is in its folder as recipe.toml, or give another --out",
+    )
+
+
+def _first_difference(saved: object, asked: object, name: str = "model") -> str:
+    if not hasattr(saved, "__dataclass_fields__"):
+        return f"{name} was {saved!r}, now {asked!r}"
+    for key in saved.__dataclass_fields__:
+        before, now = getattr(saved, key), getattr(asked, key)
+        if before != now:
+            return _first_difference(before, now, f"{name}.{key}")
+    return name
+
+
+def held_out_measure(
+    corpus: Path, recipe: Recipe, tokenizer: Tokenizer, machine: Machine
+) -> Callable[[Transformer], float] | None:
+    """A function that gives a model's bits per byte on the corpus's held-out split; None if it has none."""
+    if recipe.data.held_out == 0:
+        return None
+    seq_len, seed = recipe.train.seq_len, recipe.train.seed
+    loader = Loader(corpus, split="held_out", seq_len=seq_len, seed=seed, packing=recipe.data.packing)
+    byte_length_V = torch.from_numpy(tokenizer.byte_lengths())
+    most = max(EVAL_TOKENS // (seq_len * EVAL_ROWS), 1)
+
+    def measure(model: Transformer) -> float:
+        batches = (b.to(machine.device) for b, _ in zip(loader.epoch(EVAL_ROWS), range(most), strict=False))
+        return bits_per_byte(model, batches, byte_length_V, dtype=machine.dtype)
+
+    return measure
+
+
+def start(
+    recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False, title: str = "train"
+) -> Trainer:
+    """Everything of `fathom train` up to the first step.
+
+    resume   go on from the newest sound checkpoint of `out`, if there is one
+    errors   ConfigError, DataError and DiskError in one line, before anything is overwritten
+    """
+    found = check_out(out, resume)
+    machine = survey(recipe.train.device, recipe.train.precision)
+    corpus = prepare_corpus(recipe, out)
+    tokenizer = Tokenizer.load(corpus)
+    check_tokenizer(tokenizer.size, recipe.model)
+    loader = Loader(
+        corpus,
+        split="train",
+        seq_len=recipe.train.seq_len,
+        seed=recipe.train.seed,
+        weights=recipe.data.weights,
+        packing=recipe.data.packing,
+    )
+    run = Run(
+        folder=out,
+        recipe=to_dict(recipe),
+        tokenizer=corpus,
+        title=title,
+        quiet=quiet,
+        held_out=held_out_measure(corpus, recipe, tokenizer, machine),
+    )
+    model = Transformer(recipe.model, seed=recipe.train.seed if found is None else None)
+    trainer = Trainer(model, recipe.train, loader, machine, run)
+    if found is not None:
+        config, state, training = load_checkpoint(found)
+        check_same_model(config, recipe.model, out)
+        trainer.resume(state, training)
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / RECIPE).write_text(to_toml(recipe))
+    return trainer

@@ -1,0 +1,149 @@
+"""Runs learn, stop in good order and go on bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fathom.checkpoint.find import latest
+from fathom.checkpoint.load import load_checkpoint
+from fathom.config.dump import to_toml
+from fathom.config.errors import ConfigError, DataError
+from fathom.train.log import Metrics
+from fathom.train.start import start
+from fathom.train.stop import Diverged
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(latest(run))[1]
+
+
+def with_train(recipe, **settings):
+    return replace(recipe, train=replace(recipe.train, **settings))
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+
+
+def test_a_resumed_run_ends_in_the_same_bits(recipe, tmp_path):
+    """Accumulation, EMA, MTP and balancing on; stopped twice."""
+    start(recipe, tmp_path / "whole", quiet=True).train()
+    for stop_after in (2, 5, 6):
+        trainer = start(recipe, tmp_path / "parts", resume=True, quiet=True)
+        while trainer.at.step < stop_after:
+            trainer.step()
+        trainer.save()
+    whole, parts = (load_checkpoint(latest(tmp_path / name)) for name in ("whole", "parts"))
+    assert same(whole[1], parts[1])
+    assert same(whole[2].ema, parts[2].ema) and same(whole[2].optimizer, parts[2].optimizer)
+    assert whole[2].loader == parts[2].loader and whole[2].tokens == parts[2].tokens
+    biases = [t for n, t in whole[1].items() if n.endswith("router.bias")]
+    assert biases and all((b != 0).any() for b in biases)
+    assert not same(whole[1], whole[2].ema)
+
+
+def test_training_lowers_the_loss_and_writes_its_metrics(recipe, tmp_path):
+    trainer = start(with_train(recipe, steps=40, eval_every=20), tmp_path, quiet=True)
+    first = trainer.run.held_out(trainer.model)
+    trainer.train()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [*range(1, 41), 40]
+    assert lines[-2]["train/loss"] < lines[0]["train/loss"] - 1.0
+    assert lines[-2]["mtp/loss"] < lines[0]["mtp/loss"] - 0.5
+    assert lines[-1]["val/bpb"] < first
+    assert {"perf/mfu", "perf/tokens_per_sec", "moe/max_violation", "train/grad_norm"} <= set(lines[0])
+
+
+def test_metrics_of_steps_that_a_killed_run_lost_are_dropped(tmp_path):
+    metrics = Metrics(tmp_path, step=0)
+    for step in (1, 2, 3):
+        metrics.write(step, {"x": float("nan") if step == 1 else 1.0})
+    metrics.close()
+    with metrics.path.open("a") as file:
+        file.write('{"step": 4, "x"')
+    Metrics(tmp_path, step=2).close()
+    assert [json.loads(line) for line in metrics.path.read_text().splitlines()] == [
+        {"step": 1, "x": None},
+        {"step": 2, "x": 1.0},
+    ]
+
+
+def test_old_checkpoints_are_dropped_and_the_newest_stay(recipe, tmp_path):
+    start(with_train(recipe, save_every=1, keep=2), tmp_path, quiet=True).train()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-000005", "step-000006"]
+
+
+def test_time_is_a_budget(recipe, tmp_path):
+    trainer = start(with_train(recipe, steps=0, minutes=0.02), tmp_path, quiet=True)
+    at = trainer.train()
+    assert at.step >= 1 and at.elapsed_s >= 1.2
+
+
+def test_a_run_is_not_overwritten(recipe, tmp_path):
+    start(with_train(recipe, steps=1), tmp_path, quiet=True).train()
+    with pytest.raises(ConfigError, match=r"already holds a run .*Fix: add --resume auto"):
+        start(recipe, tmp_path, quiet=True)
+
+
+def test_another_model_cannot_resume_a_run(recipe, tmp_path):
+    start(with_train(recipe, steps=1), tmp_path, quiet=True).train()
+    other = replace(recipe, model=replace(recipe.model, hidden_size=64))
+    with pytest.raises(ConfigError, match=r"model\.hidden_size was 32, now 64.*Fix: "):
+        start(other, tmp_path, resume=True, quiet=True)
+
+
+def test_a_tokenizer_that_does_not_match_the_model_is_refused(recipe, tmp_path):
+    small = replace(recipe, model=replace(recipe.model, vocab_size=100))
+    with pytest.raises(DataError, match=r"the tokenizer has \d+ ids, but the model has rows for 100.*Fix: "):
+        start(small, tmp_path, quiet=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_exit_3(recipe, tmp_path):
+    trainer = start(recipe, tmp_path, quiet=True)
+    trainer.model.embed.weight.data.fill_(torch.nan)
+    with pytest.raises(Diverged, match=r"step 1 is nan.*Fix: lower train\.lr") as stopped:
+        trainer.train()
+    assert stopped.value.exit_code == 3 and latest(tmp_path) is None
+
+
+@pytest.mark.parametrize("sent,code", [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(recipe, tmp_path, sent, code):
+    """A real process, stopped from outside at whatever step it is."""
+    recipe = with_train(recipe, steps=30, log_every=1)
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe))
+    command = [sys.executable, "-m", "fathom", "train", str(tmp_path / "recipe.toml")]
+    run = tmp_path / "run"
+    process = subprocess.Popen([*command, "--out", str(run)], stderr=subprocess.PIPE, text=True)
+    wait_for(run / "metrics.jsonl", process)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == code, said
+    assert "--resume auto" in said and "Traceback" not in said
+    step = load_checkpoint(latest(run))[2].step
+    assert 1 <= step < 30
+    resumed = [*command, "--out", str(run), "--resume", "auto", "--quiet"]
+    again = subprocess.run(resumed, timeout=240, check=False)
+    assert again.returncode == 0
+    start(recipe, tmp_path / "whole", quiet=True).train()
+    assert same(weights(run), weights(tmp_path / "whole"))
+
+
+def wait_for(metrics: Path, process: subprocess.Popen[str]) -> None:
+    """Until the run has written its first step."""
+    for _ in range(1200):
+        if metrics.exists() and metrics.read_text().count("\n") >= 2:
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    pytest.fail("no step was written")
