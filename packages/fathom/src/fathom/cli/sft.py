@@ -1,0 +1,36 @@
+"""`fathom sft`: fine-tune a model on conversations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fathom.cli.train import resume_wanted
+from fathom.config.load import load_recipe
+
+
+def sft(
+    recipe: Annotated[str, typer.Argument(help="A recipe; its [model] is not used.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    model: Annotated[Path, typer.Option("--model", help="A run or checkpoint to start from.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top.")
+    ] = None,
+    resume: Annotated[str, typer.Option("--resume", help="auto = go on where the run stopped.")] = "none",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")] = False,
+) -> None:
+    """Fine-tune on conversations: smallworld's chats, or your .jsonl of {"messages": [...]}.
+
+    \b
+      fathom sft sft --model runs/tiny --out runs/tiny-sft
+      fathom sft sft data.sources=chats.jsonl train.minutes=5 --model runs/mine --out runs/mine-sft
+
+    The loss counts on the assistant's words only; conversations packed into a row do not see each other.
+    """
+    loaded = load_recipe(recipe, settings or [])
+    going_on = resume_wanted(resume)
+    from fathom.posttrain.sft import start_sft
+
+    start_sft(loaded.recipe, model, out, resume=going_on, quiet=quiet).train()

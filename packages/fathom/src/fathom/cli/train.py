@@ -1,0 +1,42 @@
+"""`fathom train`: from a recipe to checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fathom.config.errors import need
+from fathom.config.load import load_recipe
+
+
+def resume_wanted(resume: str) -> bool:
+    """Whether --resume says auto; ConfigError for anything but auto and none."""
+    need(resume in ("auto", "none"), f"--resume {resume} is not known", fix="give auto or none")
+    return resume == "auto"
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A packaged recipe, or a .toml file.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top.")
+    ] = None,
+    resume: Annotated[str, typer.Option("--resume", help="auto = go on where the run stopped.")] = "none",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")] = False,
+) -> None:
+    """Pre-train a model by a recipe.
+
+    \b
+      fathom train tiny --out runs/tiny
+      fathom train own-text data.sources=my-text/*.txt train.minutes=30 --out runs/mine
+
+    Ctrl-C saves and exits with 130, SIGTERM with 75; --resume auto goes on bit for bit.
+    """
+    loaded = load_recipe(recipe, settings or [])
+    going_on = resume_wanted(resume)
+    from fathom.train.start import start
+
+    trainer = start(loaded.recipe, out, resume=going_on, quiet=quiet)
+    trainer.train()
