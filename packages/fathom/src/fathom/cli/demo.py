@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -81,4 +83,12 @@ def show(figures: Figures, answers: Sequence[Answered], *, to_stderr: bool) -> N
         mark = "right" if answer.right else f"wrong: {answer.prompt.answer}"
         console.print(f"\n{question}", markup=False, style="dim")
         console.print(f"-> {answer.reply}   [{mark}]", markup=False, style="green" if answer.right else "red")
-    console.print(f"\nTalk to it: fathom chat --model {f.model}", markup=False)
+    console.print(f"\nTalk to it: {program()} chat --model {f.model}", markup=False)
+
+
+def program() -> str:
+    """How this shell can call fathom: by name where it is on the path, else by its place."""
+    beside = Path(sys.executable).with_name("fathom")
+    if shutil.which("fathom") or not beside.exists():
+        return "fathom"
+    return os.path.relpath(beside)

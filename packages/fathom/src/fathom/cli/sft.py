@@ -16,7 +16,7 @@ def sft(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
     model: Annotated[Path, typer.Option("--model", help="A run or checkpoint to start from.")],
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings on top.")
     ] = None,
     resume: Annotated[str, typer.Option("--resume", help="auto = go on where the run stopped.")] = "none",
     quiet: Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")] = False,

@@ -21,7 +21,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A packaged recipe, or a .toml file.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings on top.")
     ] = None,
     resume: Annotated[str, typer.Option("--resume", help="auto = go on where the run stopped.")] = "none",
     quiet: Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")] = False,
@@ -30,7 +30,7 @@ def train(
 
     \b
       fathom train tiny --out runs/tiny
-      fathom train own-text data.sources=my-text/*.txt train.minutes=30 --out runs/mine
+      fathom train own-text data.sources=my-text train.minutes=30 --out runs/mine
 
     Ctrl-C saves and exits with 130, SIGTERM with 75; --resume auto goes on bit for bit.
     """

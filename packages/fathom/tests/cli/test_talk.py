@@ -1,0 +1,191 @@
+"""`train`, `generate` and `chat` as a person meets them, bad input included."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from fathom.checkpoint.find import latest
+from fathom.checkpoint.load import load_model
+from fathom.cli.main import main
+from fathom.data.chat import encode_chat
+from fathom.data.tokenizer import Tokenizer
+from fathom.model.generate import generate
+
+SMALL = [
+    "data.documents=120", "data.held_out=0.1", "data.workers=1", "train.steps=3", "train.seq_len=48",
+    "model.hidden_size=32", "model.num_layers=2", "model.moe.num_experts=4", "model.max_positions=256",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("talk") / "run"
+    assert main(["train", "tiny", *SMALL, "--out", str(folder), "--quiet"]) == 0
+    return folder
+
+
+def refused(capsys, *words: str) -> str:
+    """The one line of a command that ends with status 2."""
+    assert main(list(words)) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("fathom: ") and "Fix: " in said.err and said.err.count("\n") == 1, said.err
+    return said.err
+
+
+def test_a_run_leaves_what_others_build_on(run):
+    step = run / "checkpoints" / "step-000003"
+    assert {"model.safetensors", "config.json", "tokenizer.json", "state"} <= {p.name for p in step.iterdir()}
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["step"] == 1
+    assert (run / "recipe.toml").exists()
+
+
+def test_generate_prints_tokens_and_text_as_json_greedily(run, capsys):
+    command = ["generate", "--model", str(run), "--prompt", "Mia had", "--max-tokens", "12"]
+    assert main([*command, "--temperature", "0", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    model, tokenizer = load_model(run), Tokenizer.load(latest(run))
+    ids = torch.tensor([[tokenizer.bos, *tokenizer.encode("Mia had")]])
+    plain = [int(t) for t in generate(model, ids, max_tokens=12, tokens=tokenizer.size, use_cache=False)]
+    plain = plain[: plain.index(tokenizer.eos)] if tokenizer.eos in plain else plain
+    assert said == {"tokens": plain, "text": tokenizer.decode(plain)}
+    assert main([*command, "--temperature", "0"]) == 0
+    assert capsys.readouterr().out == said["text"] + "\n"
+
+
+def test_a_seed_names_one_text(run, capsys):
+    def text(seed: str) -> str:
+        command = ["generate", "--model", str(run), "--prompt", "Mia", "--temperature", "1.5", "--json"]
+        assert main([*command, "--seed", seed]) == 0
+        return capsys.readouterr().out
+
+    assert text("1") == text("1") != text("2")
+
+
+def test_a_checkpoint_folder_is_a_model_too(run, capsys):
+    command = ["generate", "--prompt", "Mia", "--temperature", "0", "--json"]
+    assert main([*command, "--model", str(run)]) == 0
+    assert main([*command, "--model", str(latest(run))]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+
+
+def test_chat_answers_and_remembers_and_takes_commands(run, capsys, monkeypatch):
+    lines = ["Hello", "/temp 0", "Who are you?", "/regen", "/temp hot", "/nonsense", "/reset", "Hi", "/exit"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
+    assert main(["chat", "--model", str(run), "--max-tokens", "5"]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("> ") >= len(lines)
+    assert "/temp hot is no temperature. Fix: " in said.err and "/reset" in said.out
+
+
+def test_one_message_is_answered_with_the_template(run, capsys):
+    command = ["chat", "--model", str(run), "--message", "Hi", "--temperature", "0", "--max-tokens", "6"]
+    assert main(command) == 0
+    model, tokenizer = load_model(run), Tokenizer.load(latest(run))
+    ids, _ = encode_chat(tokenizer, [{"role": "user", "content": "Hi"}], generation_prompt=True)
+    drawn = [int(t) for t in generate(model, torch.tensor([ids]), max_tokens=6, tokens=tokenizer.size)]
+    drawn = drawn[: drawn.index(tokenizer.eos)] if tokenizer.eos in drawn else drawn
+    assert capsys.readouterr().out == tokenizer.decode(drawn) + "\n"
+
+
+def test_a_long_conversation_drops_its_oldest_turns(run, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("tell me more about the kite\n" * 30))
+    assert main(["chat", "--model", str(run), "--max-tokens", "20"]) == 0
+    assert "Fix: " not in capsys.readouterr().err
+
+
+def test_a_message_that_cannot_fit_is_refused(run, capsys):
+    assert "too long" in refused(capsys, "chat", "--model", str(run), "--message", "kite " * 500)
+
+
+@pytest.mark.parametrize(
+    "words,named",
+    [
+        (["train", "tiny", "train.lr=-1", "--out", "x"], "train.lr=-1"),
+        (["train", "tiny", "train.rate=1", "--out", "x"], "train.rate"),
+        (["train", "tiyn", "--out", "x"], "tiyn"),
+        (["train", "tiny", "--out", "x", "--resume", "maybe"], "maybe"),
+        (["train", "tiny", "data.sources=nowhere.txt", "--out", "x"], "nowhere.txt"),
+        (["train", "tiny", "data.corpus=nowhere", "--out", "x"], "nowhere"),
+        (["train", "tiny", "data.tokenizer=nowhere", "--out", "x"], "nowhere"),
+        (["train", "tiny", "train.device=cuda", "data.documents=20", "--out", "x"], "sees no GPU"),
+        (["sft", "sft", "--model", "nowhere", "--out", "x"], "nowhere"),
+        (["generate", "--model", "nowhere", "--prompt", "x"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(words, named, capsys, tmp_path, monkeypatch):
+    if named == "sees no GPU" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.chdir(tmp_path)
+    assert named in refused(capsys, *words)
+    assert not (tmp_path / "x" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "name,content,named",
+    [("empty.txt", b"", "empty.txt"), ("binary.txt", b"text\x00\xff", "binary.txt"),
+     ("latin.txt", "Grüße".encode("latin-1") * 9, "latin.txt"),
+     ("rows.jsonl", b'{"text": "a"}\nno\n', "rows.jsonl:2")],
+)  # fmt: skip
+def test_what_is_not_text_is_named(name, content, named, capsys, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    words = [f"data.sources={tmp_path / name}", "data.workers=1", "--out", str(tmp_path / "run")]
+    assert named in refused(capsys, "train", "tiny", *words)
+
+
+@pytest.mark.parametrize(
+    "bad", [["--temperature", "-1"], ["--top-p", "0"], ["--max-tokens", "0"], ["--seed", "-1"]]
+)
+def test_wrong_draws_are_refused(run, bad, capsys):
+    assert bad[1] in refused(capsys, "generate", "--model", str(run), "--prompt", "x", *bad)
+
+
+def test_more_tokens_than_positions_are_refused(run, capsys):
+    said = refused(capsys, "generate", "--model", str(run), "--prompt", "Mia", "--max-tokens", "1000")
+    assert "max_positions=256" in said
+
+
+def test_a_corrupt_checkpoint_is_named(run, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(latest(run), broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "model.safetensors" in refused(capsys, "generate", "--model", str(broken), "--prompt", "x")
+
+
+def test_a_tokenizer_of_another_model_is_refused(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(latest(run), other)
+    words = " ".join(f"word{i} thing{i * 7}" for i in range(4000))
+    Tokenizer.train([words], 3000).save(other)
+    said = refused(capsys, "generate", "--model", str(other), "--prompt", "x")
+    assert "the model has rows for 1024" in said
+
+
+def test_a_full_disk_is_one_line_with_status_1_and_the_last_checkpoint_stays(run, tmp_path, capsys, monkeypatch):
+    """The disk fills up while a checkpoint is written: the run stops, what was saved before can be resumed."""
+    import errno
+
+    from fathom.checkpoint import save
+
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(save, "write_tensors", full)
+    more = [*SMALL, "train.steps=4"]
+    assert main(["train", "tiny", *more, "--out", str(folder), "--resume", "auto", "--quiet"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("fathom: ") and "Fix: " in said and "Traceback" not in said
+    assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step-000003"]
+    monkeypatch.undo()
+    assert main(["train", "tiny", *more, "--out", str(folder), "--resume", "auto", "--quiet"]) == 0
+    assert latest(folder).name == "step-000004"

@@ -1,0 +1,72 @@
+"""The demo tells its whole story, ends with its figures, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from fathom.cli.main import main
+from fathom.reproduce import demo
+
+KEYS = {
+    "minutes", "seconds", "tokens_seen", "steps", "bits_per_byte_before", "bits_per_byte_after",
+    "max_violation", "parameters_total", "parameters_active", "cache_bytes_per_token",
+    "mha_cache_bytes_per_token", "questions", "right", "share_right", "model",
+}  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The demo's own recipes with fewer documents and questions, one process and fixed steps."""
+    own = demo.recipes
+
+    def recipes(minutes: float, seed: int):
+        return tuple(
+            replace(
+                recipe,
+                data=replace(
+                    recipe.data, sources=("smallworld",), weights=(), documents=300, held_out=0.05, workers=1
+                ),
+                train=replace(recipe.train, minutes=0.0, steps=4, precision="fp32"),
+            )
+            for recipe in own(minutes, seed)
+        )
+
+    monkeypatch.setattr(demo, "recipes", recipes)
+    monkeypatch.setattr(demo, "QUESTIONS", 7)
+
+
+def test_the_last_line_is_the_closing_figures_and_a_second_call_goes_on(small, tmp_path, capsys):
+    command = ["demo", "--minutes", "0.1", "--out", str(tmp_path / "demo"), "--json", "--no-talk"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    figures = json.loads(said.out.splitlines()[-1])
+    assert set(figures) == KEYS
+    assert figures["steps"] == 8 and figures["questions"] == 7
+    assert figures["bits_per_byte_after"] < figures["bits_per_byte_before"]
+    assert math.isfinite(figures["max_violation"])
+    assert (figures["parameters_total"], figures["cache_bytes_per_token"]) == (3_140_376, 512)
+    assert said.err.count("->") == 5, "five questions in full"
+    assert json.loads((tmp_path / "demo" / "figures.json").read_text()) == figures
+    assert main(command) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {**again, "seconds": 0} == {**figures, "seconds": 0}, "nothing is trained twice"
+
+
+def test_time_is_shared_out(tmp_path):
+    first, second = demo.recipes(6.0, seed=3)
+    assert first.train.minutes + second.train.minutes < 6.0
+    assert (first.train.steps, second.train.steps) == (0, 0)
+    assert first.train.seed == first.data.seed == second.data.seed == 3
+
+
+@pytest.mark.parametrize(
+    "bad", [["--minutes", "0"], ["--minutes", "-1"], ["--seed", "-1"], ["--minutes", "nan"]]
+)
+def test_nonsense_is_one_line(bad, capsys):
+    assert main(["demo", *bad]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fathom: ") and "Fix: " in said and said.count("\n") == 1
