@@ -168,8 +168,8 @@ def test_a_tokenizer_of_another_model_is_refused(run, tmp_path, capsys):
     assert "the model has rows for 1024" in said
 
 
-def test_a_full_disk_is_one_line_with_status_1_and_the_last_checkpoint_stays(run, tmp_path, capsys, monkeypatch):
-    """The disk fills up while a checkpoint is written: the run stops, what was saved before can be resumed."""
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(run, tmp_path, capsys, monkeypatch):
+    """It fills up while a checkpoint is written: exit status 1, and the run can be resumed."""
     import errno
 
     from fathom.checkpoint import save

@@ -10,6 +10,7 @@ import torch
 from fathom.config.counts import count
 from fathom.config.errors import ConfigError
 from fathom.config.presets import PRESETS, load_preset
+from fathom.model.cache import LatentCache
 from fathom.model.generate import Sampling, generate, sample
 from fathom.model.mtp import shift
 from fathom.model.transformer import Transformer
@@ -190,6 +191,11 @@ def test_padding_rows_of_the_vocabulary_are_never_drawn(config, token_BT):
 def test_sampling_refuses_nonsense(bad):
     with pytest.raises(ConfigError, match="Fix: "):
         Sampling(**bad)
+
+
+def test_mtp_has_no_cache(config, token_BT):
+    with pytest.raises(AssertionError, match="no cache"):
+        Transformer(config)(token_BT, mtp=True, cache=LatentCache(config, 3, 12))
 
 
 def test_generation_that_does_not_fit_is_refused(config, token_BT):

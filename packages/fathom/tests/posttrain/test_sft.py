@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fathom.checkpoint.find import latest
-from fathom.checkpoint.load import load_checkpoint
+from fathom.checkpoint.load import load_checkpoint, load_model_state
+from fathom.checkpoint.save import save_model
 from fathom.config.data import DataConfig
 from fathom.config.errors import ConfigError, DataError
 from fathom.config.load import load_recipe
@@ -75,11 +76,18 @@ def test_fine_tuning_lowers_the_loss_on_replies_and_goes_on_bit_for_bit(base, re
 
 
 def test_packed_conversations_do_not_see_each_other(base, recipe, tmp_path):
-    """The loss of a row of two conversations is that of each alone."""
+    """What a row gives for its second conversation does not depend on its first."""
     trainer = start_sft(recipe, base, tmp_path / "run", quiet=True)
     assert trainer.config.mask_documents
     packed = trainer.data.packed
-    assert int(packed.segment_BT1.max()) >= 1, "some row holds two conversations"
+    row = int((packed.segment_BT1 >= 1).any(1).nonzero()[0])
+    token, segment = packed.token_BT1[row : row + 1], packed.segment_BT1[row : row + 1]
+    other = torch.where(segment == 0, (token + 1) % 300, token)
+    before, after = (
+        trainer.model.double()(t, segment_BT=segment, mask_documents=True).hidden_BTD for t in (token, other)
+    )
+    torch.testing.assert_close(before[segment >= 1], after[segment >= 1], rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(before[segment == 0], after[segment == 0])
 
 
 def test_rows_come_in_a_new_order_each_epoch_and_go_on_from_where_they_were():
@@ -99,9 +107,24 @@ def test_rows_come_in_a_new_order_each_epoch_and_go_on_from_where_they_were():
 def test_rows_may_hold_prompt_and_completion(tmp_path):
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"prompt": "Hi", "completion": "Hello."}\n')
-    assert list(open_conversations(str(file), DataConfig())) == [
-        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
-    ]
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    assert list(open_conversations(str(file), DataConfig())) == [(f"{file}:1", messages)]
+
+
+def test_a_message_that_cannot_be_used_names_file_and_line(base, recipe, tmp_path):
+    file = tmp_path / "roles.jsonl"
+    rows = ({"prompt": "Hi", "completion": "Hello."}, {"messages": [{"role": "king", "content": "x"}]})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    wrong = replace(recipe, data=replace(recipe.data, sources=(str(file),)))
+    with pytest.raises(DataError, match=r"roles\.jsonl:2: .*king.*Fix: "):
+        start_sft(wrong, base, tmp_path / "run", quiet=True)
+
+
+def test_a_bf16_base_is_trained_with_fp32_masters(base, recipe, tmp_path):
+    config, state = load_model_state(base)
+    save_model(tmp_path / "half", state, config, tokenizer=latest(base), dtype=torch.bfloat16)
+    trainer = start_sft(recipe, tmp_path / "half", tmp_path / "run", quiet=True)
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from fathom.checkpoint.find import latest
 from fathom.checkpoint.load import load_checkpoint
 from fathom.config.dump import to_toml
 from fathom.config.errors import ConfigError, DataError
+from fathom.train import machine
 from fathom.train.log import Metrics
 from fathom.train.start import start
 from fathom.train.stop import Diverged
@@ -100,6 +101,44 @@ def test_another_model_cannot_resume_a_run(recipe, tmp_path):
     other = replace(recipe, model=replace(recipe.model, hidden_size=64))
     with pytest.raises(ConfigError, match=r"model\.hidden_size was 32, now 64.*Fix: "):
         start(other, tmp_path, resume=True, quiet=True)
+
+
+def test_a_corpus_of_another_recipe_is_not_used_silently(recipe, tmp_path):
+    own = replace(recipe, data=replace(recipe.data, corpus=""))
+    start(with_train(own, steps=1), tmp_path, quiet=True)
+    other = replace(own, data=replace(own.data, documents=151, vocab_size=390))
+    with pytest.raises(ConfigError, match=r"built with another data\.documents, data\.vocab_size.*Fix: "):
+        start(other, tmp_path, quiet=True)
+
+
+def test_a_finished_run_is_left_as_it_is(recipe, tmp_path):
+    start(recipe, tmp_path, quiet=True).train()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")}
+    lines = (tmp_path / "metrics.jsonl").read_text()
+    start(recipe, tmp_path, resume=True, quiet=True).train()
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")} == before
+    assert (tmp_path / "metrics.jsonl").read_text() == lines
+
+
+def test_auto_precision_is_measured_once_and_kept(recipe, tmp_path, monkeypatch):
+    """A resumed run goes on in the precision it began with, whatever is faster that day."""
+    recipe = with_train(recipe, precision="auto")
+    monkeypatch.setattr(machine, "matmul_rate", lambda _, dtype: 1.0 + (dtype == torch.float32))
+    first = start(recipe, tmp_path, quiet=True)
+    assert first.machine.precision == "fp32"
+    first.step()
+    first.save()
+    monkeypatch.setattr(machine, "matmul_rate", lambda _, dtype: 1.0 + (dtype == torch.bfloat16))
+    assert start(recipe, tmp_path / "new", quiet=True).machine.precision == "bf16"
+    assert start(recipe, tmp_path, resume=True, quiet=True).machine.precision == "fp32"
+
+
+def test_an_optimizer_without_a_moment_is_named(recipe, tmp_path):
+    trainer = start(recipe, tmp_path, quiet=True)
+    moments, steps = trainer.optimizer.state()
+    del moments["exp_avg.head.weight"]
+    with pytest.raises(DataError, match=r"lacks exp_avg\.head\.weight\. Fix: "):
+        trainer.optimizer.load(moments, steps, None)
 
 
 def test_a_tokenizer_that_does_not_match_the_model_is_refused(recipe, tmp_path):

@@ -36,8 +36,8 @@ def demo(
       fathom demo --minutes 6
       fathom demo --minutes 1 --json --no-talk
 
-    Latent attention, experts balanced without an auxiliary loss, and multi-token prediction, in the report's
-    proportions, on a world of little stories. Run again with the same --out, it goes on where it was stopped.
+    It has latent attention, routed experts balanced by a bias, and multi-token prediction; it reads a world
+    of little stories. Run again with the same --out, it goes on where it was stopped.
     """
     need(0 < minutes < 1e6, f"--minutes {minutes:g} is not above 0", fix="give 6, say")
     need(seed >= 0, f"--seed {seed} is below 0", fix="give 0 or more")

@@ -12,14 +12,14 @@ from fathom.config.load import load_recipe
 
 
 def sft(
-    recipe: Annotated[str, typer.Argument(help="A recipe; its [model] is not used.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe; the network is that of --model.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
     model: Annotated[Path, typer.Option("--model", help="A run or checkpoint to start from.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings on top.")
     ] = None,
     resume: Annotated[str, typer.Option("--resume", help="auto = go on where the run stopped.")] = "none",
-    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No live line.")] = False,
 ) -> None:
     """Fine-tune on conversations: smallworld's chats, or your .jsonl of {"messages": [...]}.
 

@@ -24,7 +24,7 @@ def train(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings on top.")
     ] = None,
     resume: Annotated[str, typer.Option("--resume", help="auto = go on where the run stopped.")] = "none",
-    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No live line.")] = False,
 ) -> None:
     """Pre-train a model by a recipe.
 

@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
 
 def count(config: ModelConfig) -> Counts:
-    """The four figures of `fathom params`; for v3 they are the published 671B, 37B, 11.5B and 576 x 61."""
+    """The four figures of `fathom params`; for v3 671B, 37B active, 11.6B for MTP, and 576 x 61 cached."""
     trunk = trunk_parts(config)
     return Counts(
         total=sum(p.total for p in trunk),

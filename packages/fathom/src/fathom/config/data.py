@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from fathom.config.errors import need, plain, quoted
 from fathom.config.setting import check, setting, share
@@ -26,6 +27,12 @@ class DataConfig:
     text_field: str = setting("text", "column or key that holds the text in .jsonl and .parquet")
     workers: int = setting(0, "processes that tokenise; 0 = one per core", low=0)
     seed: int = setting(0, "seed of generators, shuffling, packing and FIM", low=0)
+
+    def content(self) -> dict[str, Any]:
+        """The settings that decide which tokens a corpus holds, as JSON has them."""
+        apart = {"corpus", "weights", "packing", "workers"}
+        every: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in every.items()}
 
     def __post_init__(self) -> None:
         check(self, "data")

@@ -57,6 +57,7 @@ def build_corpus(config: DataConfig, out: Path, *, vocab_size: int | None = None
             weights=config.weights,
             files=files,
             fingerprint=fingerprint(folder, files),
+            config=config.content(),
         )
         meta.save(folder)
         report = CorpusReport(folder=out, vocab_size=tokenizer.size, sources=tuple(rows))

@@ -16,15 +16,15 @@ Messages = list[dict[str, Any]]
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
-def open_conversations(name: str, config: DataConfig) -> Iterator[Messages]:
-    """The conversations of one source, always in the same order.
+def open_conversations(name: str, config: DataConfig) -> Iterator[tuple[str, Messages]]:
+    """(where it stands, messages) of each conversation of one source, always in the same order.
 
     name     "smallworld", or a .jsonl(.gz, .zst) file, folder or glob whose rows hold {"messages": [{"role",
              "content"}, ...]} or {"prompt", "completion"}
     errors   DataError naming file and line
     """
     if name == "smallworld":
-        return smallworld.chats(config.seed, config.documents)
+        return ((name, messages) for messages in smallworld.chats(config.seed, config.documents))
     files = [path for path in find_files(name) if path.name.endswith(JSON_LINES)]
     need(
         len(files) > 0,
@@ -32,7 +32,7 @@ def open_conversations(name: str, config: DataConfig) -> Iterator[Messages]:
         fix="name .jsonl files of {\"messages\": [...]} rows, or smallworld",
         error=DataError,
     )
-    return (_messages(row, where) for path in files for where, row in json_rows(Path(path)))
+    return ((where, _messages(row, where)) for path in files for where, row in json_rows(Path(path)))
 
 
 def _messages(row: Mapping[str, Any], where: str) -> Messages:

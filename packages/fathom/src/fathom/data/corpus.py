@@ -36,6 +36,7 @@ class CorpusMeta:
     weights: tuple[float, ...]  # as configured; empty = in proportion to size
     files: Mapping[str, Sequence[Sequence[str]]]  # files[split][source]
     fingerprint: str  # of the tokens; equal for equal corpora
+    config: Mapping[str, Any]  # DataConfig.content(): what it was built from
 
     def save(self, folder: Path) -> None:
         """Write meta.json."""

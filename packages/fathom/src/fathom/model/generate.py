@@ -1,4 +1,4 @@
-"""Plain generation with the latent cache: the oracle of the engine, and what training samples with.
+"""Plain generation with the latent cache, and without it as its oracle.
 
 Axes:  B prompts of one length   T positions   V vocabulary
 """
@@ -75,7 +75,8 @@ def generate(
         cache = LatentCache(model.config, B, T + max_tokens, dtype=weight.dtype, device=weight.device)
     row_BT = new_BT = prompt_BT
     for _ in range(max_tokens):
-        logit_BV = model.logits(new_BT if cache is not None else row_BT, cache=cache)[:, -1, :tokens]
+        out = model(new_BT if cache is not None else row_BT, cache=cache)
+        logit_BV = model.head(out.hidden_BTD[:, -1])[:, :tokens]
         token_B = sample(logit_BV, sampling or Sampling(), generator)
         new_BT = token_B[:, None]
         row_BT = torch.cat((row_BT, new_BT), dim=1)

@@ -80,6 +80,7 @@ class Transformer(nn.Module):
         choices         experts [N, K] of each MoE layer, to replay a routing
         dtype           of activations; None = that of the weights
         """
+        assert not (mtp and cache is not None), "MTP modules have no cache of their own here"
         real_BT = torch.ones_like(token_BT, dtype=torch.bool) if segment_BT is None else segment_BT >= 0
         turn = self._turn(token_BT.shape[1], cache.length if cache is not None else 0)
         rows = Rows(turn, real_BT, segment_BT if mask_documents else None, cache)

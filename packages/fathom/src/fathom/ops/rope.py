@@ -34,7 +34,7 @@ def frequencies(rope: RopeConfig, channels: int, *, dtype: torch.dtype = torch.f
         return theta_P.to(dtype)
     low = max(math.floor(_pair_that_turns(rope.beta_fast, rope, channels)), 0)
     high = min(math.ceil(_pair_that_turns(rope.beta_slow, rope, channels)), channels - 1)
-    ramp_P = (torch.arange(channels // 2, dtype=torch.float64) - low) / max(high - low, 0.001)
+    ramp_P = (torch.arange(channels // 2, dtype=torch.float64) - low) / (high - low or 0.001)
     ramp_P = ramp_P.clamp(0.0, 1.0)
     return (theta_P / rope.factor * ramp_P + theta_P * (1.0 - ramp_P)).to(dtype)
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fathom.checkpoint.find import resolve
-from fathom.checkpoint.folder import disk_errors
 from fathom.checkpoint.load import load_checkpoint, load_model_state
 from fathom.checkpoint.tokenizer_files import check_tokenizer
-from fathom.config.dump import to_dict, to_toml
-from fathom.config.errors import ConfigError, DataError, need
+from fathom.config.dump import to_dict
+from fathom.config.errors import DataError, need
 from fathom.config.recipe import Recipe
 from fathom.data.batch import Batch, pack_chats
 from fathom.data.chat import encode_chat
-from fathom.data.conversations import open_conversations
+from fathom.data.conversations import Messages, open_conversations
 from fathom.data.tokenizer import Tokenizer
 from fathom.model.transformer import Transformer
 from fathom.train.loop import Run, Trainer
 from fathom.train.machine import survey
-from fathom.train.start import RECIPE, check_out
+from fathom.train.start import check_out, check_same_model, saved_precision, write_recipe
 
 
 class ChatRows:
@@ -30,31 +31,31 @@ class ChatRows:
 
     def __init__(self, packed: Batch, seed: int) -> None:
         self.packed, self.seed, self.drawn = packed, seed, 0
+        self._order: tuple[int, np.ndarray] | None = None  # of the epoch drawn last
 
     def next(self, rows: int) -> Batch:
         """The next `rows` rows of the seeded order."""
-        order = [self._row(self.drawn + i) for i in range(rows)]
+        places = range(self.drawn, self.drawn + rows)
         self.drawn += rows
-        return Batch(
-            self.packed.token_BT1[order],
-            self.packed.segment_BT1[order],
-            self.packed.mask_BT1[order] if self.packed.mask_BT1 is not None else None,
-        )
+        return self.packed.take(torch.tensor([self._row(place) for place in places]))
 
-    def _row(self, index: int) -> int:
-        epoch, place = divmod(index, len(self.packed))
-        return int(np.random.default_rng([self.seed, epoch]).permutation(len(self.packed))[place])
+    def _row(self, place: int) -> int:
+        epoch, within = divmod(place, len(self.packed))
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.packed))
+        return int(self._order[1][within])
 
     def state_dict(self) -> dict[str, Any]:
-        """How many rows were drawn, and of how many, so that other data is noticed."""
-        return {"drawn": self.drawn, "rows": len(self.packed)}
+        """How many rows were drawn, and of what, so that other data is noticed."""
+        digest = zlib.crc32(self.packed.token_BT1.numpy().tobytes())
+        return {"drawn": self.drawn, "rows": len(self.packed), "crc32": digest, "seed": self.seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`; DataError when it is of other conversations."""
+        """Go on from `state`; DataError when it is of other conversations or another order."""
         need(
-            state.get("rows") == len(self.packed),
-            f"the saved run read {state.get('rows')} rows of conversations, this one has {len(self.packed)}",
-            fix="resume with the same data.sources and train.seq_len",
+            {**state, "drawn": self.drawn} == self.state_dict(),
+            "the saved run read other conversations, or in another order",
+            fix="resume with the same data.sources, train.seq_len and train.seed",
             error=DataError,
         )
         self.drawn = state["drawn"]
@@ -63,11 +64,18 @@ class ChatRows:
 def pack_conversations(recipe: Recipe, tokenizer: Tokenizer) -> Batch:
     """All conversations of `recipe.data.sources` as packed rows."""
     chats = [
-        encode_chat(tokenizer, messages)
+        _encode(tokenizer, where, messages)
         for name in recipe.data.sources
-        for messages in open_conversations(name, recipe.data)
+        for where, messages in open_conversations(name, recipe.data)
     ]
     return pack_chats(chats, recipe.train.seq_len, seed=recipe.train.seed, pad=tokenizer.pad)
+
+
+def _encode(tokenizer: Tokenizer, where: str, messages: Messages) -> tuple[list[int], list[bool]]:
+    try:
+        return encode_chat(tokenizer, messages)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def start_sft(
@@ -81,22 +89,30 @@ def start_sft(
     found = check_out(out, resume)
     folder = resolve(base)
     tokenizer = Tokenizer.load(folder)
-    config, state = load_model_state(folder)
+    config, state = load_model_state(folder, dtype=torch.float32)  # masters are fp32, whatever the base was
     check_tokenizer(tokenizer.size, config)
-    need(recipe.train.seq_len <= config.max_positions, f"train.seq_len={recipe.train.seq_len} is above the "
-         f"{config.max_positions} positions of {base}", fix=f"set it to {config.max_positions} or less",
-         error=ConfigError)  # fmt: skip
+    most = config.max_positions
+    need(
+        recipe.train.seq_len <= most,
+        f"train.seq_len={recipe.train.seq_len} is above the {most} positions of {base}",
+        fix=f"set it to {most} or less",
+    )
     data = ChatRows(pack_conversations(recipe, tokenizer), recipe.train.seed)
-    machine = survey(recipe.train.device, recipe.train.precision)
-    stored = {**to_dict(recipe), "base": str(base)}
-    run = Run(folder=out, recipe=stored, tokenizer=folder, title="sft", quiet=quiet)
+    saved = load_checkpoint(found) if found is not None else None
+    machine = survey(recipe.train.device, saved_precision(recipe.train.precision, saved))
+    run = Run(
+        folder=out,
+        recipe=to_dict(recipe),
+        tokenizer=folder,
+        title="sft",
+        quiet=quiet,
+        notes={"base": str(base), "precision": machine.precision},
+    )
     model = Transformer(config, seed=None)
     model.load_state_dict(state, assign=True)
     trainer = Trainer(model, replace(recipe.train, mask_documents=True), data, machine, run)
-    if found is not None:
-        _, state, training = load_checkpoint(found)
-        trainer.resume(state, training)
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / RECIPE).write_text(to_toml(recipe))
+    if saved is not None:
+        check_same_model(saved[0], config, out)
+        trainer.resume(*saved[1:])
+    write_recipe(recipe, out)
     return trainer

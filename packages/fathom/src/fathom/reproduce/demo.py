@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fathom.checkpoint.find import latest
+from fathom.checkpoint.folder import disk_errors
 from fathom.checkpoint.load import load_model
 from fathom.config.counts import count, mha_cache_elements
 from fathom.config.load import load_recipe
@@ -94,7 +95,8 @@ def run(minutes: float, out: Path, *, seed: int = 0, quiet: bool = False) -> tup
         share_right=share_right(answers),
         model=str(out / "sft"),
     )
-    (out / "figures.json").write_text(json.dumps(asdict(figures), indent=2) + "\n")
+    with disk_errors(out):
+        (out / "figures.json").write_text(json.dumps(asdict(figures), indent=2) + "\n")
     return figures, answers
 
 

@@ -33,11 +33,12 @@ def update_bias(bias_E: Tensor, count_E: Tensor, speed: float, rule: str) -> Non
 
 
 def update_biases(model: Transformer, count_LE: Tensor, speed: float, rule: str) -> None:
-    """`update_bias` in every MoE layer of the trunk and of MTP."""
+    """`update_bias` in every MoE layer of the trunk and of MTP; softmax routing (V2) has no bias."""
     layers = routers(model)
     assert len(layers) == len(count_LE), f"{len(layers)} routers, but loads of {len(count_LE)}"
     for router, count_E in zip(layers, count_LE, strict=True):
-        update_bias(router.bias, count_E, speed, rule)
+        if router.moe.score == "sigmoid":
+            update_bias(router.bias, count_E, speed, rule)
 
 
 def max_violation(count_LE: Tensor) -> float:

@@ -15,7 +15,6 @@ from rich.console import Console
 from fathom.checkpoint.folder import disk_errors
 
 METRICS = "metrics.jsonl"
-SMOOTHING = 0.95  # of tokens per second and loss in the live line
 
 
 class Metrics:
@@ -27,7 +26,9 @@ class Metrics:
         with disk_errors(self.path):
             run.mkdir(parents=True, exist_ok=True)
             kept = [line for line in self._lines() if line["step"] <= step]
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            whole = self.path.with_suffix(".tmp")
+            whole.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            whole.replace(self.path)
             self._file = self.path.open("a")
         self._board = _tensorboard(run / "tensorboard", step)
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from fathom.checkpoint.find import prune
+from fathom.checkpoint.find import prune, step_folder
 from fathom.checkpoint.save import save_checkpoint
 from fathom.checkpoint.training import TrainingState
 from fathom.config.counts import flops_per_token
@@ -54,6 +54,7 @@ class Run:
     title: str = "train"
     quiet: bool = False
     held_out: Callable[[Transformer], float] | None = None  # bits per byte
+    notes: Mapping[str, str] = field(default_factory=dict)  # kept in every checkpoint
     last: dict[str, float] = field(default_factory=dict)  # metrics of the last step
 
 
@@ -69,13 +70,15 @@ class Trainer:
         model.recompute = config.recompute
         self.optimizer = Optimizer(model, config.optim)
         self._flops = flops_per_token(model.config, config.seq_len)
+        self._saved: Path | None = None  # the checkpoint of this very step
 
     def train(self) -> Position:
         """Step until the budget is spent, save, and return where that was.
 
         Raises Stopped (130 or 75) after a signal, with the run saved; Diverged (3) if the loss is not finite.
         """
-        metrics = Metrics(self.run.folder, step=self.at.step)
+        begun = self.at.step
+        metrics = Metrics(self.run.folder, step=begun)
         try:
             with (
                 StopSignals() as stop,
@@ -86,7 +89,8 @@ class Trainer:
                     self._step_and_report(metrics, live)
                     if stop.exit_code is not None:
                         raise Stopped(self._stopped_at(self.save()), stop.exit_code)
-                self._finish(metrics, live)
+                if self.at.step > begun:
+                    self._finish(metrics, live)
         finally:
             metrics.close()
         return self.at
@@ -108,6 +112,7 @@ class Trainer:
             speed = bias_speed(balance, schedule, progress)
             update_biases(self.model, losses.count_LE, speed, balance.bias_rule)
         seconds = time.perf_counter() - start
+        self._saved = None
         self.at.step += 1
         self.at.tokens += losses.tokens
         self.at.elapsed_s += seconds
@@ -168,7 +173,9 @@ class Trainer:
         live.say(f"saved {self.save()}")
 
     def save(self) -> Path:
-        """Write a checkpoint of this step, unless it is written, and drop the oldest."""
+        """Write a checkpoint of this step, unless there is one, and drop the oldest."""
+        if self._saved is not None:
+            return self._saved
         moments, steps = self.optimizer.state()
         folder = save_checkpoint(
             self.run.folder,
@@ -184,10 +191,11 @@ class Trainer:
                 recipe=self.run.recipe,
                 optimizer=moments,
                 ema=self.optimizer.averages(self.model),
-                extra={"optimizer_steps": steps},
+                extra={"optimizer_steps": steps, **self.run.notes},
             ),
         )
         prune(self.run.folder, self.config.keep, written=folder)
+        self._saved = folder
         return folder
 
     def resume(self, state: Mapping[str, torch.Tensor], training: TrainingState) -> None:
@@ -196,6 +204,7 @@ class Trainer:
         self.optimizer.load(training.optimizer, training.extra["optimizer_steps"], training.ema)
         self.data.load_state_dict(dict(training.loader))
         self.at = Position(training.step, training.tokens, training.elapsed_s)
+        self._saved = step_folder(self.run.folder, training.step)
 
     def _stopped_at(self, folder: Path) -> str:
         return f"stopped at step {self.at.step}, saved {folder}; the same command with --resume auto goes on"

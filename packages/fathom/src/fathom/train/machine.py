@@ -9,8 +9,9 @@ import torch
 
 from fathom.config.errors import ConfigError, need
 
-PROBE = 512  # side of the probe's matrices: large enough to reach the rate, small enough to take milliseconds
+PROBE = {"cpu": 512, "cuda": 8192}  # side of the probe's matrices: where the rate is reached, in milliseconds
 REPEATS = 5
+SLOW_S = 0.05  # one product of a CPU without bf16 instructions says enough
 
 
 class Machine(NamedTuple):
@@ -20,11 +21,16 @@ class Machine(NamedTuple):
     dtype: torch.dtype  # of activations and matmuls
     peak_flops: float  # measured matmul rate in that dtype, FLOP/s: what MFU is a share of
 
+    @property
+    def precision(self) -> str:
+        """The dtype as the configuration spells it."""
+        return "bf16" if self.dtype == torch.bfloat16 else "fp32"
+
     def describe(self) -> str:
         """One phrase for the log."""
-        name = "bf16" if self.dtype == torch.bfloat16 else "fp32"
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
-        return f"{self.device.type} in {name} ({self.peak_flops / 1e9:,.0f} GFLOP/s matmul{threads})"
+        rate = f"{self.peak_flops / 1e9:,.0f} GFLOP/s matmul"
+        return f"{self.device.type} in {self.precision} ({rate}{threads})"
 
 
 def survey(device: str = "auto", precision: str = "auto") -> Machine:
@@ -47,15 +53,20 @@ def survey(device: str = "auto", precision: str = "auto") -> Machine:
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a square matrix product, the best of a few."""
-    a, b = (torch.ones(PROBE, PROBE, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
+    """FLOP/s of a square matrix product, the best of a few after the first."""
+    side = PROBE[device.type]
+    a, b = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    best = _seconds(a, b)
     for _ in range(REPEATS):
-        start = time.perf_counter()
-        a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-        if best > 0.05:  # a CPU without bf16 instructions: one product says enough
+        best = min(best, _seconds(a, b))
+        if best > SLOW_S and device.type == "cpu":
             break
-    return 2 * PROBE**3 / best
+    return 2 * side**3 / best
+
+
+def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
+    start = time.perf_counter()
+    a @ b
+    if a.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

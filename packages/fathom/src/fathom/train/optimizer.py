@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fathom.config.errors import DataError, need
 from fathom.config.train import OptimConfig
 from fathom.model.transformer import Transformer
 
@@ -59,6 +60,13 @@ class Optimizer:
 
     def load(self, moments: Mapping[str, Tensor], steps: int, ema: Mapping[str, Tensor] | None) -> None:
         """Go on from `state`; an average that was not kept starts at the loaded weights."""
+        missing = sorted({f"{m}.{n}" for m in MOMENTS for n in self.named} - moments.keys())
+        need(
+            not missing,
+            f"the saved optimizer lacks {', '.join(missing[:3])}",
+            fix="resume from an older checkpoint, or start from its weights with a new run",
+            error=DataError,
+        )
         for name, parameter in self.named.items():
             held = {m: moments[f"{m}.{name}"].to(parameter.device).clone() for m in MOMENTS}
             step = torch.tensor(float(steps), device=parameter.device)

@@ -11,11 +11,13 @@ from fathom.checkpoint.find import latest
 from fathom.checkpoint.folder import disk_errors
 from fathom.checkpoint.load import load_checkpoint
 from fathom.checkpoint.tokenizer_files import check_tokenizer
+from fathom.checkpoint.training import TrainingState
 from fathom.config.dump import to_dict, to_toml
 from fathom.config.errors import need
 from fathom.config.model import ModelConfig
 from fathom.config.recipe import Recipe
 from fathom.data.build import build_corpus
+from fathom.data.corpus import CorpusMeta
 from fathom.data.loader import Loader
 from fathom.data.tokenizer import Tokenizer
 from fathom.model.transformer import Transformer
@@ -28,7 +30,6 @@ EVAL_TOKENS = 65_536  # held-out tokens an evaluation reads at most
 RECIPE = "recipe.toml"
 
 
-
 def prepare_corpus(recipe: Recipe, out: Path) -> Path:
     """The corpus of `recipe`: the folder it names, or one built in `out`/corpus unless that exists."""
     if recipe.data.corpus:
@@ -36,6 +37,14 @@ def prepare_corpus(recipe: Recipe, out: Path) -> Path:
     folder = out / "corpus"
     if not folder.exists():
         build_corpus(recipe.data, folder)
+        return folder
+    built, asked = CorpusMeta.load(folder).config, recipe.data.content()
+    other = sorted(key for key, value in asked.items() if built.get(key) != value)
+    need(
+        not other,
+        f"{folder} was built with another data.{', data.'.join(other)}",
+        fix="delete that folder to build it anew, or give another --out",
+    )
     return folder
 
 
@@ -99,7 +108,10 @@ def start(
     errors   ConfigError, DataError and DiskError in one line, before anything is overwritten
     """
     found = check_out(out, resume)
-    machine = survey(recipe.train.device, recipe.train.precision)
+    saved = load_checkpoint(found) if found is not None else None
+    if saved is not None:
+        check_same_model(saved[0], recipe.model, out)
+    machine = survey(recipe.train.device, saved_precision(recipe.train.precision, saved))
     corpus = prepare_corpus(recipe, out)
     tokenizer = Tokenizer.load(corpus)
     check_tokenizer(tokenizer.size, recipe.model)
@@ -118,14 +130,26 @@ def start(
         title=title,
         quiet=quiet,
         held_out=held_out_measure(corpus, recipe, tokenizer, machine),
+        notes={"precision": machine.precision},
     )
-    model = Transformer(recipe.model, seed=recipe.train.seed if found is None else None)
+    model = Transformer(recipe.model, seed=recipe.train.seed if saved is None else None)
     trainer = Trainer(model, recipe.train, loader, machine, run)
-    if found is not None:
-        config, state, training = load_checkpoint(found)
-        check_same_model(config, recipe.model, out)
-        trainer.resume(state, training)
+    if saved is not None:
+        trainer.resume(*saved[1:])
+    write_recipe(recipe, out)
+    return trainer
+
+
+Saved = tuple[ModelConfig, dict[str, torch.Tensor], TrainingState]
+
+
+def saved_precision(asked: str, saved: Saved | None) -> str:
+    """What a run goes on in: "auto" is measured once, at its start, because a run resumes bit for bit."""
+    return asked if saved is None or asked != "auto" else str(saved[2].extra["precision"])
+
+
+def write_recipe(recipe: Recipe, out: Path) -> None:
+    """Leave the recipe in the run's folder, for people and for another run."""
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / RECIPE).write_text(to_toml(recipe))
-    return trainer
+        (out / RECIPE).write_text(to_toml(recipe), encoding="utf-8")

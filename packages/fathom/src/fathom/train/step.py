@@ -31,7 +31,7 @@ class Losses(NamedTuple):
     mtp: float  # nats per token, mean over depths; 0 without MTP
     sequence: float  # sum_i f_i P_i, mean over layers; 1 is balanced
     count_LE: Tensor  # int64
-    tokens: int  # positions that were trained on
+    tokens: int  # positions read, without padding
 
 
 def labels(batch: Batch, depth: int, *, stop_at_borders: bool) -> list[Tensor]:
@@ -104,7 +104,8 @@ def backward(
         count_LE = part_LE if count_LE is None else count_LE + part_LE
     assert count_LE is not None, "a batch without rows"
     main_loss, mtp_loss, sequence_loss = sums.tolist()
-    return Losses(main_loss, mtp_loss, sequence_loss, count_LE, targets)
+    read = int((batch.segment_BT1[:, :-1] >= 0).sum())
+    return Losses(main_loss, mtp_loss, sequence_loss, count_LE, read)
 
 
 def _stack(counts: list[Tensor]) -> Tensor:

@@ -23,93 +23,69 @@ class Fact:
 
 
 FACTS = {
-    "weather": Fact(
-        (
-            "It was a {weather} day when {child} took the {thing} to the {place}.",
-            "The day was {weather} when {child} took the {thing} to the {place}.",
-            "On a {weather} day, {child} took the {thing} to the {place}.",
-        ),
-        (
-            "How was the weather when {child} took the {thing} to the {place}?",
-            "What kind of day was it when {child} took the {thing} to the {place}?",
-        ),
-        "it was {weather}",
-    ),
-    "giver": Fact(
-        (
-            "A {giver} gave {child} the {thing} for a trip to the {place}.",
-            "{child} got the {thing} from a {giver} for a trip to the {place}.",
-        ),
-        (
-            "Who gave {child} the {thing} for a trip to the {place}?",
-            "Who did {child} get the {thing} from for a trip to the {place}?",
-        ),
-        "the {giver}",
-    ),
     "colour": Fact(
         (
-            "{child} had a {colour} {thing} at the {place}.",
-            "The {thing} that {child} had at the {place} was {colour}.",
-            "At the {place}, the {thing} that {child} had was {colour}.",
+            "The {thing} that {child} had at the {place} was all {colour}.",
+            "At the {place}, the {thing} that {child} had was all {colour}.",
         ),
         (
             "What colour was the {thing} that {child} had at the {place}?",
             "At the {place}, what colour was the {thing} that {child} had?",
         ),
-        "it was {colour}",
+        "all {colour}",
     ),
-    "friend": Fact(
+    "visitor": Fact(
         (
-            "At the {place}, {friend} came to play with {child} and the {thing}.",
-            "{friend} came to the {place} to play with {child} and the {thing}.",
+            "At the {place}, a jolly {visitor} came to play with {child} and the {thing}.",
+            "A jolly {visitor} came to the {place} to play with {child} and the {thing}.",
         ),
         (
             "Who came to play with {child} and the {thing} at the {place}?",
             "At the {place}, who came to play with {child} and the {thing}?",
         ),
-        "it was {friend}",
+        "a jolly {visitor}",
     ),
     "animal": Fact(
         (
-            "At the {place}, {an_animal} helped {child} look for the {thing}.",
-            "With {an_animal}, {child} looked for the {thing} at the {place}.",
+            "At the {place}, a kind {animal} helped {child} look for the {thing}.",
+            "With a kind {animal}, {child} looked for the {thing} at the {place}.",
         ),
         (
             "Which animal helped {child} look for the {thing} at the {place}?",
             "At the {place}, which animal helped {child} look for the {thing}?",
         ),
-        "the {animal}",
+        "a kind {animal}",
     ),
     "spot": Fact(
         (
-            "At the {place}, {child} found the {thing} {side} the {spot}.",
-            "{child} found the {thing} {side} the {spot} at the {place}.",
+            "At the {place}, {child} found the {thing} right {side} the {spot}.",
+            "{child} found the {thing} right {side} the {spot} at the {place}.",
         ),
         (
             "Where at the {place} did {child} find the {thing}?",
             "Where did {child} find the {thing} at the {place}?",
         ),
-        "{side} the {spot}",
+        "right {side} the {spot}",
     ),
     "food": Fact(
         (
-            "At the {place}, {child} sat by the {thing} and ate {a_food}.",
-            "{child} ate {a_food} by the {thing} at the {place}.",
+            "At the {place}, {child} sat by the {thing} and ate a tasty {food}.",
+            "{child} ate a tasty {food} by the {thing} at the {place}.",
         ),
         (
             "What did {child} eat by the {thing} at the {place}?",
             "At the {place}, what did {child} eat by the {thing}?",
         ),
-        "{a_food}",
+        "a tasty {food}",
     ),
     "feeling": Fact(
         (
-            "On the way home from the {place} with the {thing}, {child} felt very {feeling}.",
-            "{child} felt very {feeling} on the way home from the {place} with the {thing}.",
+            "At the {place}, {child} felt very {feeling} with the {thing}.",
+            "With the {thing} at the {place}, {child} felt very {feeling}.",
         ),
         (
-            "How did {child} feel on the way home from the {place} with the {thing}?",
-            "On the way home from the {place} with the {thing}, how did {child} feel?",
+            "How did {child} feel with the {thing} at the {place}?",
+            "At the {place}, how did {child} feel with the {thing}?",
         ),
         "very {feeling}",
     ),

@@ -1,7 +1,8 @@
-"""Stories of 60 to 90 words about one world: a plot says which facts are told, and fillers join them.
+"""Stories about one world: an opening, a few scenes in any order, an ending.
 
-Fillers never name a value that a question could ask for, so a story holds exactly one candidate for every
-answer.
+A scene states one fact or two; its fillers, like opening and ending, never name a value that a question could ask
+for, so a story holds exactly one candidate for every answer. That any scene can be the last one before a question
+matters: what lies near is learnt first, and what was learnt there then serves at a distance.
 """
 
 from __future__ import annotations
@@ -14,20 +15,12 @@ from fathom.data.smallworld.world import World
 
 FILLERS = {
     "opening": (
-        "One day, {child} wanted to go out and play.",
-        "Once there was a little {boy} named {child}.",
-        "{child} was a little {boy} who loved to play.",
-        "{child} woke up early and wanted to have some fun.",
-        "This is a story about a {boy} named {child}.",
-        "There was once a good little {boy}, and {he} was called {child}.",
-    ),
-    "thanks": (
-        '"Thank you so much!" said {child}.',
-        "{child} gave a big smile and said thank you.",
-        '"I will take good care of it," said {child}.',
+        "One day, {child} took {a_thing} to the {place}.",
+        "Once a little {boy} named {child} went to the {place} with {a_thing}.",
+        "This is a story about {child} and {a_thing} at the {place}.",
+        "{child} woke up early and took {a_thing} to the {place}.",
     ),
     "play": (
-        "{He} played and played for a long time.",
         "{He} ran and jumped and had a lot of fun.",
         "{He} sang a song and danced all around.",
         "{He} made up a new game.",
@@ -47,15 +40,10 @@ FILLERS = {
         "{He} looked here and there, but it was not easy.",
         "{He} did not give up.",
     ),
-    "found": (
+    "back": (
         "They looked high and low, and soon they saw it.",
         "Soon they saw it, and they both jumped for joy.",
         "They did not stop until they had it back.",
-    ),
-    "joy": (
-        '"There it is!" {he} said with a big smile.',
-        "{He} laughed and held it with both hands.",
-        "How good it was to have it back!",
     ),
     "hungry": (
         "After a while, {child} wanted a snack.",
@@ -68,27 +56,12 @@ FILLERS = {
         "It was the best day of all.",
         "{child} told everyone at home about it.",
     ),
-    "night": (
-        "That night, {he} had a good dream.",
-        "It was a day to remember.",
-        "At home, {he} told everyone about it.",
-    ),
 }
 
-PLOTS = (
-    ("opening", "colour", "lost", "animal", "spot", "ending"),
-    ("opening", "weather", "lost", "search", "spot", "feeling"),
-    ("opening", "weather", "friend", "game", "food", "ending"),
-    ("opening", "giver", "colour", "friend", "feeling"),
-    ("opening", "weather", "colour", "hungry", "food", "night"),
-    ("opening", "giver", "thanks", "lost", "animal", "spot"),
-    ("opening", "giver", "friend", "hungry", "food", "ending"),
-    ("opening", "weather", "lost", "animal", "found", "feeling"),
-    ("colour", "friend", "lost", "search", "spot", "joy"),
-    ("opening", "giver", "lost", "animal", "found", "food"),
-    ("opening", "colour", "play", "hungry", "food", "feeling"),
-    ("weather", "play", "lost", "animal", "spot", "joy"),
-)
+# How a fact is led up to and what follows it; a thing is lost once, so that animal and spot share a scene.
+BEFORE = {"animal": ("lost",), "spot": ("lost", "search"), "food": ("hungry",)}
+AFTER = {"animal": ("back",), "visitor": ("game",)}
+LOST = ("lost", "animal", "spot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +73,27 @@ class Story:
     bearing: tuple[str, ...]
 
 
-def tell(world: World, rng: Random) -> Story:
-    """A story about `world`; only `Story.facts` can be asked about it."""
-    plot = rng.choice(PLOTS)
+def tell(world: World, rng: Random, facts: int = 3) -> Story:
+    """A story that states `facts` facts of `world`, any of them in any order; no others can be asked about."""
+    chosen = rng.sample(tuple(FACTS), facts)
+    if facts < 3: return _written(chosen, world, rng)
+    beats = ["opening"]
+    both = {"animal", "spot"} <= set(chosen)
+    for fact in chosen:
+        if both and fact in ("animal","spot"):
+            if "lost" not in beats: beats += LOST
+            continue
+        beats += (*BEFORE.get(fact, ()), fact, *AFTER.get(fact, ()))
+    if rng.random() < 0.5: beats.append("ending")
+    return _written(beats, world, rng)
+
+
+def _written(beats: list[str], world: World, rng: Random) -> Story:
     names = world.names()
     sentences = [
         state(world, beat, rng) if beat in FACTS else rng.choice(FILLERS[beat]).format_map(names)
-        for beat in plot
+        for beat in beats
     ]
-    facts = tuple(beat for beat in plot if beat in FACTS)
-    bearing = tuple(s for beat, s in zip(plot, sentences, strict=True) if beat in FACTS)
+    facts = tuple(beat for beat in beats if beat in FACTS)
+    bearing = tuple(s for beat, s in zip(beats, sentences, strict=True) if beat in FACTS)
     return Story(" ".join(sentences), facts, bearing)

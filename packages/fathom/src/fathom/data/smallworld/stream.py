@@ -18,12 +18,16 @@ from fathom.data.smallworld.story import tell
 from fathom.data.smallworld.words import with_article
 from fathom.data.smallworld.world import World, draw
 
+from fathom.data.smallworld import words as W
+WORD_LISTS=(W.CHILDREN,W.FRIENDS,W.THINGS,W.PLACES,W.COLOURS,W.ANIMALS,W.SPOTS,W.FOODS,W.VISITORS,W.FEELINGS)
 T = TypeVar("T")
 Chat = list[dict[str, str]]
 
 # Reading questions teach a small model to look a fact up in the text before it; they dominate.
-DOCUMENT_SHARES = {"questions": 0.75, "story": 0.1, "arithmetic": 0.15}
-QUESTIONS = {1: 0.2, 2: 0.2, 3: 0.6}  # after one story: how many, how often
+DOCUMENT_SHARES = {"questions": 0.65, "story": 0.05, "arithmetic": 0.1, "echo": 0.2}
+# Facts in a text with questions: short ones teach to look up at all, for there the answer lies near.
+FACTS_TOLD = {1: 0.25, 2: 0.25, 3: 0.5}
+MOST_QUESTIONS = 3  # after one story
 CHAT_SHARES = {"question": 0.5, "two questions": 0.2, "arithmetic": 0.2, "tell": 0.1}
 PROMPT_SHARES = {"story": 0.8, "arithmetic": 0.2}
 SYSTEM_SHARE = 0.05  # of chats: with a system message
@@ -75,11 +79,18 @@ def _document(world: World, rng: Random, held_out: bool) -> str:
     if kind == "arithmetic":
         problem = pose(world, rng)
         return _asked(problem.question, problem.working)
-    story = tell(world, rng)
+    if kind == "echo":
+        return _echo(world, rng)
+    story = tell(world, rng, _pick(FACTS_TOLD, rng) if kind == "questions" else 3)
     if kind == "story":
         return story.text
-    asked = rng.sample(story.facts, _pick(QUESTIONS, rng))
+    asked = rng.sample(story.facts, min(MOST_QUESTIONS, len(story.facts)))
     return "\n".join([story.text, *(_asked(ask(world, fact, rng), answer(world, fact)) for fact in asked)])
+
+
+def _echo(world: World, rng: Random) -> str:
+    listed = " ".join(rng.choice(rng.choice(WORD_LISTS)) for _ in range(rng.randint(6, 14)))
+    return f"{world.child} said: {listed}.\n{world.friend} said: {listed}."
 
 
 def _asked(question: str, reply: str) -> str:

@@ -21,13 +21,12 @@ PLACES = (
 )  # fmt: skip
 
 COLOURS = ("black", "blue", "brown", "green", "pink", "red", "white", "yellow")
-GIVERS = ("baker", "cook", "doctor", "farmer", "king", "nurse", "sailor", "teacher")
 ANIMALS = ("bear", "cat", "dog", "duck", "fox", "goat", "mouse", "owl")
 SIDES = ("behind", "near", "under")
 SPOTS = ("bench", "bridge", "bush", "cart", "table", "tree")
+VISITORS = ("baker", "cook", "doctor", "farmer", "king", "nurse", "sailor", "teacher")
 FOODS = ("apple", "bun", "carrot", "cookie", "egg", "peach", "pear", "plum")
-WEATHERS = ("cloudy", "foggy", "rainy", "snowy", "sunny", "windy")
-FEELINGS = ("brave", "calm", "happy", "lucky", "proud", "sleepy")
+FEELINGS = ("brave", "calm", "glad", "happy", "lucky", "proud", "sleepy", "tired")
 
 
 def with_article(noun: str) -> str:

@@ -19,13 +19,12 @@ from fathom.data.smallworld import words
 HELD_OUT_ONE_IN = 10  # every tenth triple, by its hash
 ATTRIBUTES = (
     words.COLOURS,
-    words.GIVERS,
     words.ANIMALS,
     words.SIDES,
     words.SPOTS,
     words.FRIENDS,
+    words.VISITORS,
     words.FOODS,
-    words.WEATHERS,
     words.FEELINGS,
 )
 TRIPLES = len(words.CHILDREN) * len(words.THINGS) * len(words.PLACES)
@@ -42,14 +41,13 @@ class World:
     thing: str
     place: str
     colour: str  # of the thing
-    giver: str  # who gave the thing to the child
     animal: str  # that helped to look for the thing
     side: str  # where the thing was found: under, near or behind ...
     spot: str  # ... the tree
-    friend: str  # who came to play
+    friend: str  # who gives or gets in arithmetic
+    visitor: str  # who came to play
     food: str
-    weather: str
-    feeling: str  # on the way home
+    feeling: str
 
     @property
     def triple(self) -> Triple:
@@ -62,17 +60,16 @@ class World:
         return {
             "child": self.child,
             "thing": self.thing,
+            "a_thing": words.with_article(self.thing),
             "things": words.plural(self.thing),
             "place": self.place,
             "colour": self.colour,
-            "giver": self.giver,
             "animal": self.animal,
-            "an_animal": words.with_article(self.animal),
             "side": self.side,
             "spot": self.spot,
             "friend": self.friend,
-            "a_food": words.with_article(self.food),
-            "weather": self.weather,
+            "visitor": self.visitor,
+            "food": self.food,
             "feeling": self.feeling,
             "he": "she" if girl else "he",
             "He": "She" if girl else "He",
