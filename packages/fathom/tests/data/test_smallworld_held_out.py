@@ -83,7 +83,7 @@ def training() -> set[str]:
 def test_training_sentences_name_training_triples_only(training):
     held_out = set(triples(True))
     read = {triple for sentence in training if (triple := read_triple(sentence))}
-    assert len(read) > 5000
+    assert len(read) > 0.95 * len(triples(False))
     assert not read & held_out
 
 

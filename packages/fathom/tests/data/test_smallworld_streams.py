@@ -12,7 +12,8 @@ import pytest
 from fathom.data.smallworld import Prompt, chats, documents, grade, prompts, words
 from fathom.data.smallworld.arithmetic import LARGEST, pose
 from fathom.data.smallworld.facts import FACTS, answer, ask, state
-from fathom.data.smallworld.stream import CHAT_SHARES, DOCUMENT_SHARES, MOST_QUESTIONS, PROMPT_SHARES
+from fathom.data.smallworld.game import FEWEST, MOST
+from fathom.data.smallworld.stream import CHAT_SHARES, DOCUMENT_SHARES, PROMPT_SHARES, QUESTIONS
 from fathom.data.smallworld.world import draw
 
 STREAMS = [documents, chats, prompts]
@@ -39,17 +40,31 @@ def test_streams_are_read_as_they_are_consumed(stream):
 
 
 def test_a_stream_is_the_same_everywhere():
-    assert next(documents(0, 1)) == (
-        "Question: At the museum, Noah had 4 baskets. At the museum, Tim gave Noah 3 more baskets. "
-        "How many baskets did Noah have at the museum then?\n"
-        "Answer: At the museum, Noah then had 4 + 3 = 7 baskets."
+    assert next(documents(1, 1)) == (
+        "Leo said: jolly baker, tasty peach, right near the tree.\n"
+        "Bob said: right near the tree, tasty peach, jolly baker.\n"
+        "Then both said: right near the tree, jolly baker, tasty peach."
     )
 
 
+def test_a_game_says_the_same_items_three_times_and_is_never_held_out():
+    games = [text.split("\n") for text in documents(2, 400) if kind_of(text) == "game"]
+    for lines in games:
+        items = [sorted(line.partition(": ")[2].rstrip(".").split(", ")) for line in lines]
+        assert len(lines) == 3 and items[0] == items[1] == items[2]
+        assert FEWEST <= len(items[0]) <= MOST
+    assert not [text for text in documents(2, 400, held_out=True) if kind_of(text) == "game"]
+
+
 def kind_of(text: str) -> str:
-    if text.startswith("Question: "):
+    first, *rest = text.split("\n")
+    if first.startswith("Question: "):
         return "arithmetic"
-    return "questions" if "\nQuestion: " in text else "story"
+    if not rest:
+        return "story"
+    if " said: " in first:
+        return "game"
+    return "story questions" if len(first.split()) >= 50 else "note questions"
 
 
 def test_documents_have_the_stated_shares_and_one_to_three_questions():
@@ -57,14 +72,24 @@ def test_documents_have_the_stated_shares_and_one_to_three_questions():
     counts = Counter(map(kind_of, texts))
     for kind, share in DOCUMENT_SHARES.items():
         assert counts[kind] / len(texts) == pytest.approx(share, abs=0.03)
-    asked = Counter(t.count("\nQuestion: ") for t in texts if kind_of(t) == "questions")
-    assert set(asked) == set(range(1, MOST_QUESTIONS + 1))
+    asked = Counter(t.count("\nQuestion: ") for t in texts if kind_of(t) == "story questions")
+    for number, share in QUESTIONS.items():
+        assert asked[number] / asked.total() == pytest.approx(share, abs=0.05)
 
 
 def test_vocabulary_is_small_and_every_word_common():
     counts = Counter(w for text in documents(2, 5000) for w in re.findall(r"[a-z]+", text.lower()))
-    assert 250 <= len(counts) <= 600
+    assert 200 <= len(counts) <= 600
     assert min(counts.values()) >= 30
+
+
+def kind_of_chat(turns: list[dict[str, str]]) -> str:
+    text, _, question = turns[0]["content"].rpartition("\n")
+    if not text:
+        return "tell" if " a story about " in question else "arithmetic"
+    if len(text.split()) < 50:
+        return "note questions"
+    return "question" if len(turns) == 2 else "questions"
 
 
 def test_chats_alternate_and_have_the_stated_shares():
@@ -73,14 +98,11 @@ def test_chats_alternate_and_have_the_stated_shares():
         turns = [m for m in chat if m["role"] != "system"]
         assert [m["role"] for m in turns] == ["user", "assistant"] * (len(turns) // 2)
         assert all(m["content"] for m in chat)
-        if "story about" in turns[0]["content"] and "\n" not in turns[0]["content"]:
-            counts["tell"] += 1
-        elif "\n" not in turns[0]["content"]:
-            counts["arithmetic"] += 1
-        else:
-            counts["two questions" if len(turns) == 4 else "question"] += 1
-    for kind, share in CHAT_SHARES.items():
-        assert counts[kind] / 4000 == pytest.approx(share, abs=0.03)
+        counts[kind_of_chat(turns)] += 1
+    alone = CHAT_SHARES["questions"] * QUESTIONS[1]  # "questions" may be one
+    for kind, share in (CHAT_SHARES | {"question": CHAT_SHARES["question"] + alone}).items():
+        expected = share - alone if kind == "questions" else share
+        assert counts[kind] / 4000 == pytest.approx(expected, abs=0.03)
 
 
 def test_a_requested_story_is_about_what_was_requested():
@@ -109,9 +131,8 @@ def test_the_answer_stands_in_the_story_and_is_short():
     for prompt in prompts(3, 2000):
         if prompt.kind == "story":
             story = prompt.messages[0]["content"].rsplit("\n", 1)[0].lower()
-            plain = prompt.answer.removesuffix(".").lower().removeprefix("the ")
-            assert plain in story
-            assert 1 <= len(prompt.answer.split()) <= 4
+            assert prompt.answer.removesuffix(".").lower() in story
+            assert 2 <= len(prompt.answer.split()) <= 4
 
 
 @pytest.mark.parametrize("fact", FACTS)
@@ -119,7 +140,7 @@ def test_every_sentence_holds_the_answer_and_no_question_does(fact):
     rng = Random(3)
     for _ in range(200):
         world = draw(rng, held_out=False)
-        plain = answer(world, fact).removesuffix(".").lower().removeprefix("the ")
+        plain = answer(world, fact).removesuffix(".").lower()
         assert re.search(rf"\b{plain}\b", state(world, fact, rng).lower())
         assert not re.search(rf"\b{plain}\b", ask(world, fact, rng).lower())
 

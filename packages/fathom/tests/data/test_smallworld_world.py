@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import FrozenInstanceError, fields
 from itertools import combinations
@@ -10,7 +11,8 @@ from random import Random
 import pytest
 
 from fathom.data.smallworld import TRIPLES, WORLDS, words
-from fathom.data.smallworld.story import FILLERS, PLOTS, tell
+from fathom.data.smallworld.facts import FACTS
+from fathom.data.smallworld.story import ANIMAL_AND_SPOT, FILLERS, SCENES, STORY_FACTS, note, tell
 from fathom.data.smallworld.world import ATTRIBUTES, World, draw, is_held_out, triples
 
 LISTS = (words.CHILDREN, words.THINGS, words.PLACES, *ATTRIBUTES)
@@ -39,8 +41,8 @@ def test_every_triple_is_on_one_side_and_a_tenth_is_held_out():
 
 def test_the_split_never_changes():
     # Another hash would move these, and old models would be asked what they have read.
-    assert triples(True)[:2] == (("Anna", "bell", "dock"), ("Anna", "bell", "zoo"))
-    assert triples(True)[-1] == ("Sam", "whistle", "library")
+    assert triples(True)[:2] == (("Anna", "bell", "zoo"), ("Anna", "boat", "lake"))
+    assert triples(True)[-1] == ("Sam", "truck", "market")
     assert is_held_out("Mia", "kite", "park")
     assert not is_held_out("Mia", "kite", "beach")
 
@@ -80,21 +82,42 @@ def test_forms_of_words():
     assert [words.counted(n, "kite") for n in (1, 2, 10)] == ["1 kite", "2 kites", "10 kites"]
 
 
+def one_candidate_for_each_answer(world: World, text: str) -> bool:
+    found = set(re.findall(r"\w+", text))
+    true = {getattr(world, f.name) for f in fields(World)}
+    return all(len(found & set(values)) <= 1 and found & set(values) <= true for values in LISTS)
+
+
 def test_stories_are_short_and_hold_one_candidate_for_each_answer():
     rng = Random(1)
     for _ in range(3000):
         world = draw(rng, held_out=False)
         story = tell(world, rng)
-        found = story.text.replace(",", "").replace(".", "").replace("!", "").split()
-        assert 60 <= len(found) <= 90, story.text
-        assert 3 <= len(story.facts) <= 5
-        for values in (words.CHILDREN, words.THINGS, words.PLACES, *ATTRIBUTES):
-            named = set(values) & set(found)
-            assert len(named) <= 1, (named, story.text)
-            assert named <= {getattr(world, f.name) for f in fields(World)}, (named, story.text)
+        assert 50 <= len(story.text.split()) <= 95, story.text
+        assert len(set(story.facts)) == len(story.bearing) == STORY_FACTS
+        assert one_candidate_for_each_answer(world, story.text), story.text
 
 
-def test_plots_are_made_of_known_beats_and_use_every_filler():
-    beats = {beat for plot in PLOTS for beat in plot}
-    assert set(FILLERS) <= beats
-    assert len({frozenset(plot) for plot in PLOTS}) == len(PLOTS)
+def test_notes_hold_their_facts_and_nothing_else():
+    rng = Random(1)
+    for facts in (1, 2):
+        world = draw(rng, held_out=False)
+        told = note(world, rng, facts)
+        assert len(told.facts) == facts
+        assert told.text == " ".join(told.bearing)
+        assert one_candidate_for_each_answer(world, told.text), told.text
+
+
+def test_every_fact_is_told_equally_often_and_at_every_place():
+    rng = Random(2)
+    order = [tell(draw(rng, held_out=False), rng).facts for _ in range(3000)]
+    for place in range(STORY_FACTS):
+        counts = Counter(facts[place] for facts in order)
+        assert set(counts) == set(FACTS)
+        assert min(counts.values()) > 0.6 * len(order) / len(FACTS)
+
+
+def test_scenes_are_made_of_known_beats_and_use_every_filler():
+    beats = {beat for scene in (*SCENES.values(), ANIMAL_AND_SPOT) for beat in scene} | {"opening", "ending"}
+    assert beats == set(FACTS) | set(FILLERS)
+    assert all(fact in scene for fact, scene in SCENES.items())

@@ -27,6 +27,8 @@ from fathom.train.schedule import batch_rows, bias_speed, learning_rate, mtp_wei
 from fathom.train.step import Losses, Weights, backward
 from fathom.train.stop import Diverged, Stopped, StopSignals
 
+SMOOTHING = 0.95  # share of the past in the loss of the live line; metrics.jsonl holds each step's own
+
 
 class Rows(Protocol):
     """Where batches come from: a corpus, or conversations."""
@@ -71,6 +73,7 @@ class Trainer:
         self.optimizer = Optimizer(model, config.optim)
         self._flops = flops_per_token(model.config, config.seq_len)
         self._saved: Path | None = None  # the checkpoint of this very step
+        self._smooth: float | None = None  # the loss as the live line shows it
 
     def train(self) -> Position:
         """Step until the budget is spent, save, and return where that was.
@@ -153,7 +156,9 @@ class Trainer:
             values |= self._held_out(live)
         metrics.write(step, values)
         self.run.last = values
-        line = describe(step, values, self.budget.eta_s(self.at))
+        before = values["train/loss"] if self._smooth is None else self._smooth
+        self._smooth = SMOOTHING * before + (1.0 - SMOOTHING) * values["train/loss"]
+        line = describe(step, values | {"train/loss": self._smooth}, self.budget.eta_s(self.at))
         live.show(step, self.budget.progress(self.at), line)
         if c.save_every and step % c.save_every == 0:
             self.save()

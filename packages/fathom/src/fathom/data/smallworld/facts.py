@@ -1,8 +1,8 @@
 """What a story can be asked about: for each fact its sentences, its questions and its one right answer.
 
 Every template names {child}, {thing} and {place} exactly once; the proof that held-out questions were never
-read in training stands on it. A sentence and its question share their words, so that a small model can find
-the one by the other.
+read in training stands on it. Each value follows a word of its own kind ("all red", "a kind fox") in story
+and answer alike, and is never the first word of an answer: so it is spelt, and tokenised, in one way.
 """
 
 from __future__ import annotations
@@ -107,8 +107,5 @@ def ask(world: World, fact: str, rng: Random) -> str:
 
 
 def answer(world: World, fact: str) -> str:
-    """The one right answer in two or three words: "It was red.", "Under the tree.".
-
-    What is looked up is never the first word, so that it is spelt, and tokenised, as it is in the story.
-    """
+    """The one right answer in two to four words: "All red.", "A kind fox.", "Right under the tree."."""
     return _sentence_case(FACTS[fact].answer.format_map(world.names()) + ".")

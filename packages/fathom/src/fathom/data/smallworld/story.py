@@ -1,67 +1,62 @@
-"""Stories about one world: an opening, a few scenes in any order, an ending.
+"""Stories of 50 to 95 words about one world, and notes of a sentence or two.
 
-A scene states one fact or two; its fillers, like opening and ending, never name a value that a question could ask
-for, so a story holds exactly one candidate for every answer. That any scene can be the last one before a question
-matters: what lies near is learnt first, and what was learnt there then serves at a distance.
+A story is an opening, three facts told in any order, and an ending. Fillers never name a value that can be
+asked for, so a text holds exactly one candidate for every answer. Notes, and facts in any order, are for the
+learner: what lies near its question is learnt first, and serves at a distance then.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 
 from fathom.data.smallworld.facts import FACTS, state
 from fathom.data.smallworld.world import World
 
+STORY_FACTS = 3
 FILLERS = {
     "opening": (
         "One day, {child} took {a_thing} to the {place}.",
-        "Once a little {boy} named {child} went to the {place} with {a_thing}.",
         "This is a story about {child} and {a_thing} at the {place}.",
-        "{child} woke up early and took {a_thing} to the {place}.",
-    ),
-    "play": (
-        "{He} ran and jumped and had a lot of fun.",
-        "{He} sang a song and danced all around.",
-        "{He} made up a new game.",
+        "Once a little {boy} named {child} went to the {place} with {a_thing}.",
     ),
     "game": (
         "They took turns and had a lot of fun.",
-        "They ran and laughed until they had to rest.",
-        "They made up a new game and played it again and again.",
+        "They made up a new game and laughed.",
     ),
     "lost": (
-        "But then {child} could not see the {thing}.",
         "Then {child} looked around, and the {thing} was gone!",
         '"Oh no, where is my {thing}?" said {child}.',
     ),
     "search": (
+        "{He} looked here and there.",
         "{He} looked high and low.",
-        "{He} looked here and there, but it was not easy.",
-        "{He} did not give up.",
     ),
     "back": (
-        "They looked high and low, and soon they saw it.",
         "Soon they saw it, and they both jumped for joy.",
         "They did not stop until they had it back.",
     ),
     "hungry": (
         "After a while, {child} wanted a snack.",
         "Then it was time to eat.",
-        "All that fun called for some food.",
     ),
     "ending": (
         "Then it was time to go home.",
         "What a good day that was!",
-        "It was the best day of all.",
         "{child} told everyone at home about it.",
     ),
 }
 
-# How a fact is led up to and what follows it; a thing is lost once, so that animal and spot share a scene.
-BEFORE = {"animal": ("lost",), "spot": ("lost", "search"), "food": ("hungry",)}
-AFTER = {"animal": ("back",), "visitor": ("game",)}
-LOST = ("lost", "animal", "spot")
+SCENES = {
+    "colour": ("colour",),
+    "feeling": ("feeling",),
+    "visitor": ("visitor", "game"),
+    "food": ("hungry", "food"),
+    "animal": ("lost", "animal", "back"),
+    "spot": ("lost", "search", "spot"),
+}
+ANIMAL_AND_SPOT = ("lost", "animal", "spot")  # a thing is lost once
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +68,18 @@ class Story:
     bearing: tuple[str, ...]
 
 
-def tell(world: World, rng: Random, facts: int = 3) -> Story:
-    """A story that states `facts` facts of `world`, any of them in any order; no others can be asked about."""
-    chosen = rng.sample(tuple(FACTS), facts)
-    if facts < 3: return _written(chosen, world, rng)
-    beats = ["opening"]
-    both = {"animal", "spot"} <= set(chosen)
-    for fact in chosen:
-        if both and fact in ("animal","spot"):
-            if "lost" not in beats: beats += LOST
-            continue
-        beats += (*BEFORE.get(fact, ()), fact, *AFTER.get(fact, ()))
-    if rng.random() < 0.5: beats.append("ending")
-    return _written(beats, world, rng)
+def tell(world: World, rng: Random) -> Story:
+    """A story about `world` that states STORY_FACTS facts; no others can be asked about."""
+    scenes = [SCENES[fact] for fact in rng.sample(tuple(FACTS), STORY_FACTS)]
+    if SCENES["animal"] in scenes and SCENES["spot"] in scenes:
+        scenes.remove(SCENES["spot"])
+        scenes[scenes.index(SCENES["animal"])] = ANIMAL_AND_SPOT
+    return _written(["opening", *chain.from_iterable(scenes), "ending"], world, rng)
+
+
+def note(world: World, rng: Random, facts: int) -> Story:
+    """`facts` facts of `world`, a sentence for each and nothing else."""
+    return _written(rng.sample(tuple(FACTS), facts), world, rng)
 
 
 def _written(beats: list[str], world: World, rng: Random) -> Story:

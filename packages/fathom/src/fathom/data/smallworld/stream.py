@@ -13,22 +13,26 @@ from typing import TypeVar
 
 from fathom.data.smallworld.arithmetic import pose
 from fathom.data.smallworld.facts import answer, ask
+from fathom.data.smallworld.game import play
 from fathom.data.smallworld.prompt import Prompt
-from fathom.data.smallworld.story import tell
-from fathom.data.smallworld.words import with_article
+from fathom.data.smallworld.story import note, tell
 from fathom.data.smallworld.world import World, draw
 
-from fathom.data.smallworld import words as W
-WORD_LISTS=(W.CHILDREN,W.FRIENDS,W.THINGS,W.PLACES,W.COLOURS,W.ANIMALS,W.SPOTS,W.FOODS,W.VISITORS,W.FEELINGS)
 T = TypeVar("T")
 Chat = list[dict[str, str]]
 
 # Reading questions teach a small model to look a fact up in the text before it; they dominate.
-DOCUMENT_SHARES = {"questions": 0.65, "story": 0.05, "arithmetic": 0.1, "echo": 0.2}
-# Facts in a text with questions: short ones teach to look up at all, for there the answer lies near.
-FACTS_TOLD = {1: 0.25, 2: 0.25, 3: 0.5}
-MOST_QUESTIONS = 3  # after one story
-CHAT_SHARES = {"question": 0.5, "two questions": 0.2, "arithmetic": 0.2, "tell": 0.1}
+DOCUMENT_SHARES = {
+    "story questions": 0.36,
+    "note questions": 0.14,
+    "story": 0.05,
+    "arithmetic": 0.1,
+    "game": 0.35,
+}
+HELD_OUT_SHARES = {kind: s for kind, s in DOCUMENT_SHARES.items() if kind != "game"}  # it names no triple
+CHAT_SHARES = {"question": 0.2, "questions": 0.35, "note questions": 0.15, "arithmetic": 0.2, "tell": 0.1}
+QUESTIONS = {1: 0.15, 2: 0.15, 3: 0.7}  # after one story
+MOST_NOTE_FACTS = 2
 PROMPT_SHARES = {"story": 0.8, "arithmetic": 0.2}
 SYSTEM_SHARE = 0.05  # of chats: with a system message
 SHORT_REQUEST_SHARE = 0.5  # of training requests for a story: without the place, as people ask
@@ -75,22 +79,25 @@ def _pick(shares: dict[T, float], rng: Random) -> T:
 
 
 def _document(world: World, rng: Random, held_out: bool) -> str:
-    kind = _pick(DOCUMENT_SHARES, rng)
+    kind = _pick(HELD_OUT_SHARES if held_out else DOCUMENT_SHARES, rng)
     if kind == "arithmetic":
         problem = pose(world, rng)
         return _asked(problem.question, problem.working)
-    if kind == "echo":
-        return _echo(world, rng)
-    story = tell(world, rng, _pick(FACTS_TOLD, rng) if kind == "questions" else 3)
+    if kind == "game":
+        return play(world, rng)
+    text, facts = _text_to_ask(world, rng, kind)
     if kind == "story":
-        return story.text
-    asked = rng.sample(story.facts, min(MOST_QUESTIONS, len(story.facts)))
-    return "\n".join([story.text, *(_asked(ask(world, fact, rng), answer(world, fact)) for fact in asked)])
+        return text
+    return "\n".join([text, *(_asked(ask(world, fact, rng), answer(world, fact)) for fact in facts)])
 
 
-def _echo(world: World, rng: Random) -> str:
-    listed = " ".join(rng.choice(rng.choice(WORD_LISTS)) for _ in range(rng.randint(6, 14)))
-    return f"{world.child} said: {listed}.\n{world.friend} said: {listed}."
+def _text_to_ask(world: World, rng: Random, kind: str) -> tuple[str, list[str]]:
+    """A story or a note, and its facts in the order in which they are asked."""
+    if "note" in kind:
+        story = note(world, rng, rng.randint(1, MOST_NOTE_FACTS))
+        return story.text, rng.sample(story.facts, len(story.facts))
+    story = tell(world, rng)
+    return story.text, rng.sample(story.facts, 1 if kind == "question" else _pick(QUESTIONS, rng))
 
 
 def _asked(question: str, reply: str) -> str:
@@ -103,13 +110,13 @@ def _chat(world: World, rng: Random, held_out: bool) -> Chat:
     if kind == "arithmetic":
         problem = pose(world, rng)
         return chat + _turn("user", problem.question) + _turn("assistant", problem.working)
-    story = tell(world, rng)
     if kind == "tell":
-        return chat + _turn("user", _request(world, rng, held_out)) + _turn("assistant", story.text)
-    asked = rng.sample(story.facts, 2 if kind == "two questions" else 1)
-    for i, fact in enumerate(asked):
+        request = _request(world, rng, held_out)
+        return chat + _turn("user", request) + _turn("assistant", tell(world, rng).text)
+    text, facts = _text_to_ask(world, rng, kind)
+    for i, fact in enumerate(facts):
         question = ask(world, fact, rng)
-        chat += _turn("user", question if i else _about(story.text, question))
+        chat += _turn("user", question if i else _about(text, question))
         chat += _turn("assistant", answer(world, fact))
     return chat
 
@@ -134,4 +141,4 @@ def _about(story: str, question: str) -> str:
 def _request(world: World, rng: Random, held_out: bool) -> str:
     short = not held_out and rng.random() < SHORT_REQUEST_SHARE
     template = rng.choice(SHORT_REQUESTS if short else REQUESTS)
-    return template.format_map(world.names() | {"a_thing": with_article(world.thing)})
+    return template.format_map(world.names())

@@ -71,7 +71,6 @@ class World:
             "visitor": self.visitor,
             "food": self.food,
             "feeling": self.feeling,
-            "he": "she" if girl else "he",
             "He": "She" if girl else "He",
             "boy": "girl" if girl else "boy",
         }
