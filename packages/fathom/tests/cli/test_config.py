@@ -36,7 +36,7 @@ def test_show_says_where_each_value_came_from() -> None:
     lines = [line.split() for line in run("show", "demo", "train.lr=1e-3").splitlines()]
     assert ["lr", "=", "0.001", "#", "command", "line"] in lines
     assert ["hidden_size", "=", "192", "#", "preset", "tiny"] in lines
-    assert ["batch_size", "=", "4", "#", "recipe", "demo"] in lines
+    assert ["seq_len", "=", "192", "#", "recipe", "demo"] in lines
     assert ["beta1", "=", "0.9", "#", "default"] in lines
     assert "largest learning rate" in run("show", "demo", "-v")
 
