@@ -84,6 +84,7 @@ def show(figures: Figures, answers: Sequence[Answered], *, to_stderr: bool) -> N
         console.print(f"\n{question}", markup=False, style="dim")
         console.print(f"-> {answer.reply}   [{mark}]", markup=False, style="green" if answer.right else "red")
     console.print(f"\nTalk to it: {program()} chat --model {f.model}", markup=False)
+    console.print("It knows one little world; try: Tell me a story about Mia and a kite.", markup=False)
 
 
 def program() -> str:

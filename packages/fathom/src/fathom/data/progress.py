@@ -21,9 +21,8 @@ class Progress:
         columns = (
             bars.TextColumn("{task.description}", markup=False),
             bars.BarColumn(),
-            bars.DownloadColumn(),
-            bars.TransferSpeedColumn(),
-            bars.TimeRemainingColumn(compact=True),
+            bars.TaskProgressColumn(),
+            bars.TimeElapsedColumn(),
         )
         self._bars = bars.Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task: bars.TaskID | None = None
@@ -31,8 +30,7 @@ class Progress:
 
     def start(self, stage: str, total: int = 0) -> None:
         """Begin a stage; `total` characters, 0 when nobody knows."""
-        if self._task is not None:
-            self._bars.update(self._task, total=self._done or 1, completed=self._done or 1)
+        self._complete()
         self._stage, self._total, self._done = stage, total, 0
         self._task = self._bars.add_task(stage, total=total or None)
 
@@ -58,4 +56,11 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None:
+            self._complete()
         self._bars.stop()
+
+    def _complete(self) -> None:
+        """The current stage is done, whatever its total was thought to be."""
+        if self._task is not None:
+            self._bars.update(self._task, total=self._done or 1, completed=self._done or 1)
