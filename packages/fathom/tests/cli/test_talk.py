@@ -84,6 +84,27 @@ def test_chat_answers_and_remembers_and_takes_commands(run, capsys, monkeypatch)
     assert "/temp hot is no temperature. Fix: " in said.err and "/reset" in said.out
 
 
+def test_your_own_text_in_three_commands(tmp_path, capsys, monkeypatch):
+    """The README's, on a few paragraphs and a few steps."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-text").mkdir()
+    for number in range(8):
+        days = (f"It was the {word} day of week {number}." for word in ("first", "second", "last") * 9)
+        (tmp_path / "my-text" / f"{number}.txt").write_text(" ".join(days))
+    data = ["data.sources=my-text", "data.held_out=0.2", "data.workers=1", "data.vocab_size=400"]
+    assert main(["data", "build", "own-text", *data, "--out", "corpora/mine"]) == 0
+    run = ["data.corpus=corpora/mine", "train.steps=2", "train.seq_len=32", "--out", "runs/mine", "--quiet"]
+    assert main(["train", "own-text", *run]) == 0
+    assert main(["generate", "--model", "runs/mine", "--prompt", "It was", "--max-tokens", "4"]) == 0
+
+
+def test_a_prompt_from_stdin_must_be_utf8(run, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Mia had")))
+    assert main(["generate", "--model", str(run), "--prompt", "-", "--max-tokens", "2"]) == 0
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Mia \xff")))
+    assert "byte 4" in refused(capsys, "generate", "--model", str(run), "--prompt", "-")
+
+
 def test_one_message_is_answered_with_the_template(run, capsys):
     command = ["chat", "--model", str(run), "--message", "Hi", "--temperature", "0", "--max-tokens", "6"]
     assert main(command) == 0

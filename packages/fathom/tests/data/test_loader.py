@@ -284,3 +284,13 @@ def test_a_batch_can_be_sliced(corpus: Path):
     assert rows_of(part) == rows_of(batch)[2:4] and len(part) == 2
     chat = pack_chats([([3, 4], [False, True])] * 3, 1, seed=0, pad=2).take(torch.tensor([1]))
     assert chat.mask_BT1 is not None and chat.mask_BT1.tolist() == [[False, True]]
+
+
+def test_a_corpus_cannot_name_files_outside_its_folder(tmp_path):
+    folder = tmp_path / "corpus"
+    build_corpus(DataConfig(documents=60, held_out=0.1, vocab_size=400, workers=1), folder)
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["files"]["train"][0][0] = "../elsewhere.tokens"
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(DataError, match=r"meta\.json is damaged.*Fix: "):
+        Loader(folder, split="train", seq_len=16, seed=0)

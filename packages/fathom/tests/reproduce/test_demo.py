@@ -56,6 +56,16 @@ def test_the_last_line_is_the_closing_figures_and_a_second_call_goes_on(small, t
     assert {**again, "seconds": 0} == {**figures, "seconds": 0}, "nothing is trained twice"
 
 
+def test_at_a_terminal_the_chat_opens(small, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("fathom.cli.chat.chat", lambda model: opened.append(model))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for talk in ([], ["--no-talk"]):
+        assert main(["demo", "--minutes", "0.1", "--out", str(tmp_path / "demo"), *talk]) == 0
+    assert opened == [tmp_path / "demo" / "sft"]
+
+
 def test_time_is_shared_out(tmp_path):
     first, second = demo.recipes(6.0, seed=3)
     assert first.train.minutes + second.train.minutes < 6.0

@@ -18,10 +18,12 @@ from fathom.checkpoint.find import latest
 from fathom.checkpoint.load import load_checkpoint
 from fathom.config.dump import to_toml
 from fathom.config.errors import ConfigError, DataError
+from fathom.config.model import MTPConfig
+from fathom.model.generate import generate
 from fathom.train import machine
 from fathom.train.log import Metrics
 from fathom.train.start import start
-from fathom.train.stop import Diverged
+from fathom.train.stop import Diverged, Stopped, only_run_in
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -82,6 +84,94 @@ def test_metrics_of_steps_that_a_killed_run_lost_are_dropped(tmp_path):
 def test_old_checkpoints_are_dropped_and_the_newest_stay(recipe, tmp_path):
     start(with_train(recipe, save_every=1, keep=2), tmp_path, quiet=True).train()
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-000005", "step-000006"]
+
+
+def test_two_processes_cannot_train_in_one_folder(recipe, tmp_path):
+    trainer = start(recipe, tmp_path, quiet=True)
+    with only_run_in(tmp_path), pytest.raises(ConfigError, match=r"another process trains in .*Fix: "):
+        trainer.train()
+    trainer.train()
+    assert latest(tmp_path).name == "step-000006"
+
+
+def test_a_signal_during_the_last_evaluation_is_heeded_and_the_run_is_saved(recipe, tmp_path):
+    trainer = start(recipe, tmp_path, quiet=True)
+
+    def interrupted(_: object) -> float:
+        signal.raise_signal(signal.SIGTERM)
+        return 1.0
+
+    trainer.run.held_out = interrupted
+    with pytest.raises(Stopped) as stopped:
+        trainer.train()
+    assert stopped.value.exit_code == 75 and latest(tmp_path).name == "step-000006"
+
+
+def test_a_run_that_dies_in_its_last_evaluation_is_saved(recipe, tmp_path):
+    trainer = start(recipe, tmp_path, quiet=True)
+
+    def out_of_memory(_: object) -> float:
+        raise MemoryError
+
+    trainer.run.held_out = out_of_memory
+    with pytest.raises(MemoryError):
+        trainer.train()
+    assert latest(tmp_path).name == "step-000006"
+
+
+def test_the_average_follows_the_weights(recipe, tmp_path):
+    """EMA: a <- d a + (1 - d) w after each step."""
+    trainer = start(recipe, tmp_path, quiet=True)
+    expected = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    for _ in range(3):
+        trainer.step()
+        for name, weight in trainer.model.named_parameters():
+            expected[name] = 0.9 * expected[name] + 0.1 * weight.detach()
+    for name, average in trainer.optimizer.ema.items():
+        torch.testing.assert_close(average, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_batch_grows_over_the_run(recipe, tmp_path):
+    grow = replace(recipe.train.schedule, batch_start=0.25, batch_full=0.5)
+    trainer = start(with_train(recipe, schedule=grow, batch_size=8, steps=8), tmp_path, quiet=True)
+    tokens = [trainer.step()["train/tokens"] for _ in range(8)]
+    rows = [round((b - a) / 48) for a, b in zip([0, *tokens], tokens, strict=False)]
+    assert rows[0] <= 2 < rows[3] <= 8 and rows[-1] > 6
+
+
+def test_a_network_without_experts_or_mtp_trains(recipe, tmp_path):
+    plain = replace(recipe.model, dense_layers=2, mtp=MTPConfig(depth=0))
+    trainer = start(replace(recipe, model=plain), tmp_path, quiet=True)
+    trainer.train()
+    assert trainer.run.last["moe/max_violation"] == trainer.run.last["mtp/loss"] == 0.0
+
+
+def test_scalars_go_to_tensorboard_when_it_is_installed(recipe, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    start(recipe, tmp_path, quiet=True).train()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["train/loss"] for line in written if "train/loss" in line]
+    assert [e.value for e in events.Scalars("train/loss")] == pytest.approx(losses, rel=1e-6)
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_in_bf16_resumes_and_talks(recipe, tmp_path):
+    wide = replace(recipe.model, hidden_size=64, moe=replace(recipe.model.moe, expert_size=32))
+    recipe = with_train(replace(recipe, model=wide), precision="bf16", device="cuda", steps=20)
+    first = start(recipe, tmp_path, quiet=True)
+    early = [first.step()["train/loss"] for _ in range(10)]
+    first.save()
+    second = start(recipe, tmp_path, resume=True, quiet=True)
+    second.train()
+    assert second.run.last["train/loss"] < early[0]
+    prompt_BT = torch.tensor([[1, 5, 7]], device="cuda")
+    cached = torch.stack(list(generate(second.model, prompt_BT, max_tokens=8)))
+    whole = torch.stack(list(generate(second.model, prompt_BT, max_tokens=8, use_cache=False)))
+    assert torch.equal(cached, whole)
 
 
 def test_time_is_a_budget(recipe, tmp_path):

@@ -91,3 +91,19 @@ def test_bits_per_byte_of_a_uniform_guess(recipe):
     bits = bits_per_byte(model, [batch, batch], torch.full((400,), 3))
     assert bits == pytest.approx(math.log2(400) / 3, rel=1e-6)
     assert math.isnan(bits_per_byte(model, [], torch.full((400,), 3)))
+
+
+def test_bits_per_byte_can_keep_documents_apart(recipe):
+    """Masked as in training: what stands in one document does not change the cost of another."""
+    model, batch = Transformer(recipe.model), some_batch().take(slice(0, 1))
+    token, segment = batch.token_BT1, batch.segment_BT1
+    counted = segment == 1
+    counted[:, 9] = False  # predicted across the border
+    second = Batch(token, segment, counted)
+    changed = Batch(torch.where(segment == 0, token % 399 + 1, token), segment, counted)
+
+    def cost(batch: Batch, masked: bool) -> float:
+        return bits_per_byte(model, [batch], torch.full((400,), 3), mask_documents=masked)
+
+    assert cost(second, True) == pytest.approx(cost(changed, True), rel=1e-5)
+    assert cost(second, False) != pytest.approx(cost(changed, False), rel=1e-5)

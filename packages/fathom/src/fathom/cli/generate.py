@@ -9,7 +9,15 @@ from typing import Annotated
 
 import typer
 
-from fathom.config.errors import need
+from fathom.config.errors import DataError, need
+
+
+def read_stdin() -> str:
+    """All of stdin; DataError at the first byte that is not UTF-8."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"stdin is not UTF-8 at byte {error.start}. Fix: give text in UTF-8") from None
 
 
 def generate(
@@ -33,7 +41,7 @@ def generate(
     from fathom.cli.speak import Speaker
 
     speaker = Speaker.load(model, temperature=temperature, top_p=top_p, seed=seed)
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = read_stdin() if prompt == "-" else prompt
     ids = [speaker.tokenizer.bos, *speaker.tokenizer.encode(text)]
     pieces = []
     for piece in speaker.speak(ids, max_tokens):

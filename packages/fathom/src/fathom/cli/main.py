@@ -6,7 +6,9 @@ Help is plain text for the same reason (docs/decisions/0003-plain-help.md).
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -25,6 +27,7 @@ from fathom.cli.sft import sft
 from fathom.cli.train import train
 from fathom.config.errors import FathomError
 
+TRY_AGAIN = 75       # EX_TEMPFAIL of sysexits.h
 INTERRUPTED = 130   # 128 + SIGINT, as a shell reports it
 SECTIONS = {        # of the help text, in the order in which a person meets them
     "Start here": ("demo", "doctor"),
@@ -94,6 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     saved, 130 stopped by Ctrl-C.
     A reader that goes away, as `head` does, is no error worth a word: status 1.
     """
+    with contextlib.suppress(ValueError):   # not the main thread: then nobody sends it signals
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TRY_AGAIN))   # so that nothing half-written is left
     try:
         try:
             app(args=argv, prog_name="fathom")

@@ -32,7 +32,8 @@ def train(
       fathom train tiny --out runs/tiny
       fathom train own-text data.sources=my-text train.minutes=30 --out runs/mine
 
-    Ctrl-C saves and exits with 130, SIGTERM with 75; --resume auto goes on bit for bit.
+    Ctrl-C saves and exits with 130, SIGTERM with 75; --resume auto goes on, on a CPU bit for
+    bit.
     """
     loaded = load_recipe(recipe, settings or [])
     going_on = resume_wanted(resume)

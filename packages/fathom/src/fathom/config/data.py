@@ -30,7 +30,7 @@ class DataConfig:
 
     def content(self) -> dict[str, Any]:
         """The settings that decide which tokens a corpus holds, as JSON has them."""
-        apart = {"corpus", "weights", "packing", "workers"}
+        apart = {"corpus", "packing", "workers"}  # weights decide what a tokenizer is trained on
         every: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in every.items()}
 

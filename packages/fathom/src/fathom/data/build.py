@@ -195,6 +195,9 @@ def _new_folder(out: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(out)
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            what = f"{plain(str(out))} was made by another process meanwhile"
+            raise DataError(f"{what}. Fix: use that one, or name a new folder") from None
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         what = f"the disk of {plain(str(out))} is full"

@@ -51,6 +51,9 @@ class CorpusMeta:
             if table.pop("format") != FORMAT:
                 raise DataError(f"{plain(str(folder))} has a format this version cannot read. Fix: {fix}")
             table |= {name: tuple(table[name]) for name in ("sources", "weights")}
+            names = [name for split in SPLITS for series in table["files"][split] for name in series]
+            if any(Path(name).name != name or name in ("", ".", "..") for name in names):
+                raise ValueError("a shard lies outside the folder")
             return cls(**table)
         except OSError as error:
             reason = f"meta.json: {error.strerror}"

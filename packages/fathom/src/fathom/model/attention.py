@@ -67,12 +67,12 @@ class MLA(nn.Module):
         q_BTX = self.q_b(self.q_norm(self.q_a(x_BTD))) if a.q_rank else self.q(x_BTD)  # eq 6, 7
         q_BHTK = q_BTX.unflatten(-1, (a.num_heads, a.qk_head)).transpose(1, 2)
         q_BHTN, q_BHTR = q_BHTK.split((a.nope_head, a.rope_head), dim=-1)
-        return q_BHTN, rotate(q_BHTR, _per_head(turn))  # eq 8
+        return q_BHTN, rotate(q_BHTR, _per_head(turn))                            # eq 8
 
     def _latent(self, x_BTD: Tensor, turn: Rotation) -> tuple[Tensor, Tensor]:
         """All that is cached: the normalised latent and the one rotated key, shared by all heads."""
         c_BTC, k_BTR = self.kv_a(x_BTD).split((self.shape.kv_rank, self.shape.rope_head), dim=-1)
-        return self.kv_norm(c_BTC), rotate(k_BTR, turn)  # eq 1, 3
+        return self.kv_norm(c_BTC), rotate(k_BTR, turn)                           # eq 1, 3
 
     def _expanded(
         self, q_BHTN: Tensor, q_BHTR: Tensor, c_BSC: Tensor, k_BSR: Tensor, document_BT: Tensor | None
@@ -80,11 +80,11 @@ class MLA(nn.Module):
         """Training form: every head's key and value are built from the latent. -> [B, H, T, V]."""
         a = self.shape
         kv_BHSX = self.kv_b(c_BSC).unflatten(-1, (a.num_heads, a.nope_head + a.value_head)).transpose(1, 2)
-        k_BHSN, v_BHSV = kv_BHSX.split((a.nope_head, a.value_head), dim=-1)  # eq 2, 5
+        k_BHSN, v_BHSV = kv_BHSX.split((a.nope_head, a.value_head), dim=-1)       # eq 2, 5
         k_BHSR = k_BSR[:, None].expand(-1, a.num_heads, -1, -1)
-        q_BHTK = torch.cat((q_BHTN, q_BHTR), dim=-1)  # eq 9
-        k_BHSK = torch.cat((k_BHSN, k_BHSR), dim=-1)  # eq 4
-        return attention(q_BHTK, k_BHSK, v_BHSV, self.scale, document_BT)  # eq 10
+        q_BHTK = torch.cat((q_BHTN, q_BHTR), dim=-1)                              # eq 9
+        k_BHSK = torch.cat((k_BHSN, k_BHSR), dim=-1)                              # eq 4
+        return attention(q_BHTK, k_BHSK, v_BHSV, self.scale, document_BT)         # eq 10
 
     def _absorbed(self, q_BHTN: Tensor, q_BHTR: Tensor, c_BSC: Tensor, k_BSR: Tensor) -> Tensor:
         """Decoding form: W^UK moves to the query and W^UV to the output, so latents are used as they are.
@@ -104,7 +104,7 @@ class MLA(nn.Module):
         return torch.einsum("bhtc,hvc->bhtv", z_BHTC, up_v_HVC)
 
     def _output(self, o_BHTV: Tensor) -> Tensor:
-        y_BTD: Tensor = self.out(o_BHTV.transpose(1, 2).flatten(-2))  # eq 11
+        y_BTD: Tensor = self.out(o_BHTV.transpose(1, 2).flatten(-2))              # eq 11
         return y_BTD
 
 

@@ -86,7 +86,7 @@ class MoE(nn.Module):
         routing = self.router(x_BTD, real_BT, expert_NK)
         sent = self.dispatch.send(x_BTD.flatten(0, 1), routing.expert_NK, routing.weight_NK, self.num_experts)
         y_RD = self.experts(sent.x_RD, sent.count_E, sent.weight_R)
-        y_BTD = self.dispatch.gather(y_RD, sent).view_as(x_BTD)  # eq 12: the routed sum
+        y_BTD = self.dispatch.gather(y_RD, sent).view_as(x_BTD)                   # eq 12: the routed sum
         if self.shared is not None:
             y_BTD = y_BTD + self.shared(x_BTD)  # eq 12: the shared experts, as one wide network
         return y_BTD, routing

@@ -67,9 +67,9 @@ def sequence_balance(score_BTE: Tensor, moe: MoEConfig, real_BT: Tensor) -> Tens
     best_BTK = score_BTE.topk(moe.experts_per_token, -1).indices
     chosen_BTE = torch.zeros_like(score_BTE).scatter(-1, best_BTK, 1.0)
     f_BE = (chosen_BTE * real_BT1).sum(1) * (moe.num_experts / moe.experts_per_token) / length_B1  # eq 18
-    share_BTE = score_BTE / (score_BTE.sum(-1, keepdim=True) + TINY)  # eq 19
-    P_BE = (share_BTE * real_BT1).sum(1) / length_B1  # eq 20
-    return (f_BE.detach() * P_BE).sum(-1).mean()  # eq 17
+    share_BTE = score_BTE / (score_BTE.sum(-1, keepdim=True) + TINY)              # eq 19
+    P_BE = (share_BTE * real_BT1).sum(1) / length_B1                              # eq 20
+    return (f_BE.detach() * P_BE).sum(-1).mean()                                  # eq 17
 
 
 class Router(nn.Module):

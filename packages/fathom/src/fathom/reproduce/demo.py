@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fathom.checkpoint.find import latest
@@ -76,7 +77,7 @@ def run(minutes: float, out: Path, *, seed: int = 0, quiet: bool = False) -> tup
     after = measure(trainer.model)
     tuner = start_sft(second, out / "pretrain", out / "sft", resume=True, quiet=quiet)
     tuned = tuner.train()
-    answers = ask_held_out(out / "sft", quiet=quiet)
+    answers = ask_held_out(out / "sft", trainer.machine.device, quiet=quiet)
     counts = count(first.model)
     figures = Figures(
         minutes=minutes,
@@ -100,11 +101,11 @@ def run(minutes: float, out: Path, *, seed: int = 0, quiet: bool = False) -> tup
     return figures, answers
 
 
-def ask_held_out(run_folder: Path, *, quiet: bool = False) -> list[Answered]:
+def ask_held_out(run_folder: Path, device: torch.device, *, quiet: bool = False) -> list[Answered]:
     """200 questions about worlds that no training text mentions."""
     folder = latest(run_folder)
     assert folder is not None, f"{run_folder} was just written"
-    model, tokenizer = load_model(folder), Tokenizer.load(folder)
+    model, tokenizer = load_model(folder, device), Tokenizer.load(folder)
     asked = list(prompts(QUESTION_SEED, QUESTIONS, held_out=True))
     columns = (TextColumn("asking held-out questions"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, disable=quiet, transient=True) as bar:

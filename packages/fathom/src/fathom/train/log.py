@@ -38,9 +38,12 @@ class Metrics:
         lines = []
         for text in self.path.read_text().splitlines():
             try:
-                lines.append(json.loads(text))
+                line = json.loads(text)
             except json.JSONDecodeError:
                 break  # the line a killed process was writing
+            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+                break
+            lines.append(line)
         return lines
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

@@ -15,6 +15,7 @@ from fathom.checkpoint.find import prune, step_folder
 from fathom.checkpoint.save import save_checkpoint
 from fathom.checkpoint.training import TrainingState
 from fathom.config.counts import flops_per_token
+from fathom.config.errors import DataError, need
 from fathom.config.train import TrainConfig
 from fathom.data.batch import Batch
 from fathom.model.transformer import Transformer
@@ -25,7 +26,7 @@ from fathom.train.machine import Machine
 from fathom.train.optimizer import Optimizer
 from fathom.train.schedule import batch_rows, bias_speed, learning_rate, mtp_weight
 from fathom.train.step import Losses, Weights, backward
-from fathom.train.stop import Diverged, Stopped, StopSignals
+from fathom.train.stop import Diverged, Stopped, StopSignals, only_run_in
 
 SMOOTHING = 0.95  # share of the past in the loss of the live line; metrics.jsonl holds each step's own
 
@@ -44,6 +45,17 @@ class Rows(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         ...
+
+
+def noted(training: TrainingState, name: str) -> Any:
+    """What a checkpoint keeps beside the usual; DataError if it is not there."""
+    need(
+        name in training.extra,
+        f"the checkpoint of step {training.step} does not say its {name}",
+        fix="resume from an older checkpoint, or start from its weights with a new run",
+        error=DataError,
+    )
+    return training.extra[name]
 
 
 @dataclass
@@ -81,6 +93,11 @@ class Trainer:
         Raises Stopped (130 or 75) after a signal, with the run saved; Diverged (3) if the loss is not finite.
         """
         begun = self.at.step
+        with only_run_in(self.run.folder):
+            self._train(begun)
+        return self.at
+
+    def _train(self, begun: int) -> None:
         metrics = Metrics(self.run.folder, step=begun)
         try:
             with (
@@ -90,13 +107,19 @@ class Trainer:
                 live.say(f"{self.run.title}: {self.machine.describe()}")
                 while self.budget.progress(self.at) < 1.0:
                     self._step_and_report(metrics, live)
-                    if stop.exit_code is not None:
-                        raise Stopped(self._stopped_at(self.save()), stop.exit_code)
+                    self._heed(stop)
                 if self.at.step > begun:
                     self._finish(metrics, live)
+                self._heed(stop)
         finally:
             metrics.close()
-        return self.at
+
+    def _heed(self, stop: StopSignals) -> None:
+        """Save and raise Stopped if a signal has come."""
+        if stop.exit_code is not None:
+            folder = self.save()
+            goes_on = "the same command with --resume auto goes on"
+            raise Stopped(f"stopped at step {self.at.step}, saved {folder}; {goes_on}", stop.exit_code)
 
     def step(self) -> dict[str, float]:
         """One optimizer step; its metrics."""
@@ -152,6 +175,8 @@ class Trainer:
     def _step_and_report(self, metrics: Metrics, live: LiveLine) -> None:
         values = self.step()
         c, step = self.config, self.at.step
+        if c.save_every and step % c.save_every == 0:
+            self.save()  # before the evaluation: what is saved cannot be lost to it
         if c.eval_every and step % c.eval_every == 0:
             values |= self._held_out(live)
         metrics.write(step, values)
@@ -160,8 +185,6 @@ class Trainer:
         self._smooth = SMOOTHING * before + (1.0 - SMOOTHING) * values["train/loss"]
         line = describe(step, values | {"train/loss": self._smooth}, self.budget.eta_s(self.at))
         live.show(step, self.budget.progress(self.at), line)
-        if c.save_every and step % c.save_every == 0:
-            self.save()
 
     def _held_out(self, live: LiveLine) -> dict[str, float]:
         if self.run.held_out is None:
@@ -171,11 +194,11 @@ class Trainer:
         return {"val/bpb": bpb}
 
     def _finish(self, metrics: Metrics, live: LiveLine) -> None:
+        live.say(f"saved {self.save()}")
         final = self._held_out(live)
         if final:
             metrics.write(self.at.step, final)
             self.run.last |= final
-        live.say(f"saved {self.save()}")
 
     def save(self) -> Path:
         """Write a checkpoint of this step, unless there is one, and drop the oldest."""
@@ -206,10 +229,7 @@ class Trainer:
     def resume(self, state: Mapping[str, torch.Tensor], training: TrainingState) -> None:
         """Go on exactly where `save` was."""
         self.model.load_state_dict(dict(state))
-        self.optimizer.load(training.optimizer, training.extra["optimizer_steps"], training.ema)
+        self.optimizer.load(training.optimizer, noted(training, "optimizer_steps"), training.ema)
         self.data.load_state_dict(dict(training.loader))
         self.at = Position(training.step, training.tokens, training.elapsed_s)
         self._saved = step_folder(self.run.folder, training.step)
-
-    def _stopped_at(self, folder: Path) -> str:
-        return f"stopped at step {self.at.step}, saved {folder}; the same command with --resume auto goes on"

@@ -72,5 +72,5 @@ class Optimizer:
             step = torch.tensor(float(steps), device=parameter.device)
             self.adamw.state[parameter] = {"step": step, **held}
         if self.ema is not None:
-            source = ema if ema is not None else self.named
+            source = ema if ema is not None and self.named.keys() <= ema.keys() else self.named
             self.ema = {n: source[n].detach().to(p.device).clone() for n, p in self.named.items()}

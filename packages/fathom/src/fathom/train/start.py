@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -22,10 +23,10 @@ from fathom.data.loader import Loader
 from fathom.data.tokenizer import Tokenizer
 from fathom.model.transformer import Transformer
 from fathom.train.held_out import bits_per_byte
-from fathom.train.loop import Run, Trainer
+from fathom.train.loop import Run, Trainer, noted
 from fathom.train.machine import Machine, survey
 
-EVAL_ROWS = 16  # rows per forward pass of an evaluation
+EVAL_ROWS = 16  # most rows per forward pass of an evaluation
 EVAL_TOKENS = 65_536  # held-out tokens an evaluation reads at most
 RECIPE = "recipe.toml"
 
@@ -36,7 +37,8 @@ def prepare_corpus(recipe: Recipe, out: Path) -> Path:
         return Path(recipe.data.corpus)
     folder = out / "corpus"
     if not folder.exists():
-        build_corpus(recipe.data, folder)
+        given = recipe.model.vocab_size if recipe.data.tokenizer else None  # it must fit the model
+        build_corpus(recipe.data, folder, vocab_size=given)
         return folder
     built, asked = CorpusMeta.load(folder).config, recipe.data.content()
     other = sorted(key for key, value in asked.items() if built.get(key) != value)
@@ -85,16 +87,18 @@ def held_out_measure(
     corpus: Path, recipe: Recipe, tokenizer: Tokenizer, machine: Machine
 ) -> Callable[[Transformer], float] | None:
     """A function that gives a model's bits per byte on the corpus's held-out split; None if it has none."""
-    if recipe.data.held_out == 0:
+    if not any(series.tokens for series in CorpusMeta.load(corpus).series(corpus, "held_out")):
         return None
     seq_len, seed = recipe.train.seq_len, recipe.train.seed
     loader = Loader(corpus, split="held_out", seq_len=seq_len, seed=seed, packing=recipe.data.packing)
     byte_length_V = torch.from_numpy(tokenizer.byte_lengths())
-    most = max(EVAL_TOKENS // (seq_len * EVAL_ROWS), 1)
+    rows = min(EVAL_ROWS, recipe.train.micro_batch or recipe.train.batch_size)  # what fits into memory
+    most = max(EVAL_TOKENS // (seq_len * rows), 1)
+    masked = recipe.train.mask_documents
 
     def measure(model: Transformer) -> float:
-        batches = (b.to(machine.device) for b, _ in zip(loader.epoch(EVAL_ROWS), range(most), strict=False))
-        return bits_per_byte(model, batches, byte_length_V, dtype=machine.dtype)
+        batches = (b.to(machine.device) for b in islice(loader.epoch(rows), most))
+        return bits_per_byte(model, batches, byte_length_V, dtype=machine.dtype, mask_documents=masked)
 
     return measure
 
@@ -145,7 +149,7 @@ Saved = tuple[ModelConfig, dict[str, torch.Tensor], TrainingState]
 
 def saved_precision(asked: str, saved: Saved | None) -> str:
     """What a run goes on in: "auto" is measured once, at its start, because a run resumes bit for bit."""
-    return asked if saved is None or asked != "auto" else str(saved[2].extra["precision"])
+    return asked if saved is None or asked != "auto" else str(noted(saved[2], "precision"))
 
 
 def write_recipe(recipe: Recipe, out: Path) -> None:

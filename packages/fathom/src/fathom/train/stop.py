@@ -1,13 +1,18 @@
-"""Stopping in good order: the first Ctrl-C or SIGTERM lets the step end and the run be saved."""
+"""Stopping in good order: a signal lets the step end and the run be saved; one process trains in a folder."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import signal
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from fathom.config.errors import FathomError
+from fathom.checkpoint.folder import disk_errors
+from fathom.config.errors import ConfigError, FathomError
 
 INTERRUPTED = 130  # 128 + SIGINT
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: what schedulers take as "put me back in the queue"
@@ -27,6 +32,21 @@ class Diverged(FathomError):
     """The loss is no longer a number; exit status 3."""
 
     exit_code = DIVERGED
+
+
+@contextlib.contextmanager
+def only_run_in(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process, however it ends; ConfigError if another one trains in it."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            what = f"another process trains in {folder}"
+            raise ConfigError(f"{what}. Fix: wait for it, or give another --out") from None
+        yield
 
 
 class StopSignals:
