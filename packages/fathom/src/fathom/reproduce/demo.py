@@ -59,7 +59,8 @@ def recipes(minutes: float, seed: int) -> tuple[Recipe, Recipe]:
     """Pre-training and fine-tuning, each with its share of the time."""
     seeds = [f"train.seed={seed}", f"data.seed={seed}"]
     first = load_recipe("demo", [f"train.minutes={minutes * PRETRAIN}", *seeds])
-    second = load_recipe("sft", [f"train.minutes={minutes * FINE_TUNE}", *seeds])
+    same = f"train.precision={first.recipe.train.precision}"
+    second = load_recipe("sft", [f"train.minutes={minutes * FINE_TUNE}", same, *seeds])
     return first.recipe, second.recipe
 
 
