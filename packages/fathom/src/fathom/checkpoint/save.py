@@ -32,7 +32,7 @@ def save_model(
     dtype: torch.dtype | None = None,
     mtp_copies: bool = False,
 ) -> Path:
-    """Write a model that transformers, vLLM and `load_model` read to `folder`, new or empty; returns it.
+    """Write a model that transformers and `load_model` read to `folder`, new or empty; returns it.
 
     state        our names, on any device
     tokenizer    folder whose tokenizer files come along, and whose special ids config.json repeats

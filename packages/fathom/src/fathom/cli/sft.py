@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from fathom.cli.train import resume_wanted
-from fathom.config.load import load_recipe
 
 
 def sft(
@@ -29,6 +28,8 @@ def sft(
 
     The loss counts on the assistant's words only; conversations packed into a row do not see each other.
     """
+    from fathom.config.load import load_recipe
+
     loaded = load_recipe(recipe, settings or [])
     going_on = resume_wanted(resume)
     from fathom.posttrain.sft import start_sft

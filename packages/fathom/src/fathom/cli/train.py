@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from fathom.config.errors import need
-from fathom.config.load import load_recipe
 
 
 def resume_wanted(resume: str) -> bool:
@@ -35,6 +34,8 @@ def train(
     Ctrl-C saves and exits with 130, SIGTERM with 75; --resume auto goes on, on a CPU bit for
     bit.
     """
+    from fathom.config.load import load_recipe
+
     loaded = load_recipe(recipe, settings or [])
     going_on = resume_wanted(resume)
     from fathom.train.start import start

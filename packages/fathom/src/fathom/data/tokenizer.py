@@ -98,7 +98,7 @@ class Tokenizer:
             raise DataError(f"cannot read the tokenizer {file} ({reason}). Fix: {_FIX_FILE}") from None
 
     def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json and the files that transformers, vLLM and others read beside it."""
+        """Write tokenizer.json and the files that transformers reads beside it."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         pad = PAD if "pad" in self._special else EOS
