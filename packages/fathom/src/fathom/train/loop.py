@@ -118,7 +118,7 @@ class Trainer:
         """Save and raise Stopped if a signal has come."""
         if stop.exit_code is not None:
             folder = self.save()
-            goes_on = "the same command with --resume auto goes on"
+            goes_on = "the same command goes on (train and sft: with --resume auto)"
             raise Stopped(f"stopped at step {self.at.step}, saved {folder}; {goes_on}", stop.exit_code)
 
     def step(self) -> dict[str, float]:
