@@ -7,18 +7,16 @@ from typing import Annotated
 
 import typer
 
-from fathom.cli.train import resume_wanted
+from fathom.cli.train import Out, Quiet, Resume, Settings, resume_wanted
 
 
 def sft(
     recipe: Annotated[str, typer.Argument(help="A recipe; the network is that of --model.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    out: Out,
     model: Annotated[Path, typer.Option("--model", help="A run or checkpoint to start from.")],
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings on top.")
-    ] = None,
-    resume: Annotated[str, typer.Option("--resume", help="auto = go on where the run stopped.")] = "none",
-    quiet: Annotated[bool, typer.Option("--quiet", help="No live line.")] = False,
+    settings: Settings = None,
+    resume: Resume = "none",
+    quiet: Quiet = False,
 ) -> None:
     """Fine-tune on conversations: smallworld's chats, or your .jsonl of {"messages": [...]}.
 

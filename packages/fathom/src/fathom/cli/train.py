@@ -9,6 +9,12 @@ import typer
 
 from fathom.config.errors import need
 
+# What every command that trains understands.
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
+Settings = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings on top.")]
+Resume = Annotated[str, typer.Option("--resume", help="auto = go on where the run stopped.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No live line.")]
+
 
 def resume_wanted(resume: str) -> bool:
     """Whether --resume says auto; ConfigError for anything but auto and none."""
@@ -18,12 +24,10 @@ def resume_wanted(resume: str) -> bool:
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A packaged recipe, or a .toml file.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings on top.")
-    ] = None,
-    resume: Annotated[str, typer.Option("--resume", help="auto = go on where the run stopped.")] = "none",
-    quiet: Annotated[bool, typer.Option("--quiet", help="No live line.")] = False,
+    out: Out,
+    settings: Settings = None,
+    resume: Resume = "none",
+    quiet: Quiet = False,
 ) -> None:
     """Pre-train a model by a recipe.
 
@@ -31,8 +35,8 @@ def train(
       fathom train tiny --out runs/tiny
       fathom train own-text data.sources=my-text train.minutes=30 --out runs/mine
 
-    Ctrl-C saves and exits with 130, SIGTERM with 75; --resume auto goes on, on a CPU bit for
-    bit.
+    Ctrl-C saves and exits with 130, SIGTERM with 75; --resume auto goes on,
+    on a CPU bit for bit.
     """
     from fathom.config.load import load_recipe
 

@@ -25,7 +25,7 @@ from fathom.evals.questions import Answered, ask, share_right
 from fathom.model.transformer import Transformer
 from fathom.posttrain.sft import start_sft
 from fathom.train.log import METRICS
-from fathom.train.start import held_out_measure, prepare_corpus, start
+from fathom.train.start import prepare_corpus, start
 
 PRETRAIN, FINE_TUNE = 0.70, 0.16  # shares of the minutes; the rest builds the corpus and asks the questions
 QUESTIONS = 200
@@ -71,7 +71,7 @@ def run(minutes: float, out: Path, *, seed: int = 0, quiet: bool = False) -> tup
     corpus = prepare_corpus(first, out)
     recipe = replace(first, data=replace(first.data, corpus=str(corpus)))
     trainer = start(recipe, out / "pretrain", resume=True, quiet=quiet, title="pre-train")
-    measure = held_out_measure(corpus, first, Tokenizer.load(corpus), trainer.machine)
+    measure = trainer.run.held_out
     assert measure is not None, "the demo's recipe holds text out"
     before = measure(Transformer(first.model, seed=seed).to(trainer.machine.device))
     pretrained = trainer.train()
