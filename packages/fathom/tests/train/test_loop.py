@@ -19,6 +19,7 @@ from fathom.checkpoint.load import load_checkpoint
 from fathom.config.dump import to_toml
 from fathom.config.errors import ConfigError, DataError
 from fathom.config.model import MTPConfig
+from fathom.config.train import LogConfig, SaveConfig
 from fathom.model.generate import generate
 from fathom.train import machine
 from fathom.train.log import Metrics
@@ -56,7 +57,7 @@ def test_a_resumed_run_ends_in_the_same_bits(recipe, tmp_path):
 
 
 def test_training_lowers_the_loss_and_writes_its_metrics(recipe, tmp_path):
-    trainer = start(with_train(recipe, steps=40, eval_every=20), tmp_path, quiet=True)
+    trainer = start(with_train(recipe, steps=40, log=LogConfig(eval_every=20)), tmp_path, quiet=True)
     first = trainer.run.held_out(trainer.model)
     trainer.train()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -82,7 +83,7 @@ def test_metrics_of_steps_that_a_killed_run_lost_are_dropped(tmp_path):
 
 
 def test_old_checkpoints_are_dropped_and_the_newest_stay(recipe, tmp_path):
-    start(with_train(recipe, save_every=1, keep=2), tmp_path, quiet=True).train()
+    start(with_train(recipe, save=SaveConfig(every=1, keep=2)), tmp_path, quiet=True).train()
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-000005", "step-000006"]
 
 
@@ -248,7 +249,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_exit_3(recipe, tmp_path):
 @pytest.mark.parametrize("sent,code", [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(recipe, tmp_path, sent, code):
     """A real process, stopped from outside at whatever step it is."""
-    recipe = with_train(recipe, steps=30, log_every=1)
+    recipe = with_train(recipe, steps=30, log=LogConfig(every=1))
     (tmp_path / "recipe.toml").write_text(to_toml(recipe))
     command = [sys.executable, "-m", "fathom", "train", str(tmp_path / "recipe.toml")]
     run = tmp_path / "run"

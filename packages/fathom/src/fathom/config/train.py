@@ -69,6 +69,52 @@ class BalanceConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StabilityConfig:
+    """What happens to a step whose loss or gradient norm is no number, or far above the recent ones."""
+
+    window: int = setting(128, "recent steps that a spike is measured against", low=8, high=100_000)
+    spike: float = setting(8.0, "a step this many standard deviations above them is skipped; 0 = none", low=0.0)
+    limit: int = setting(10, "most skipped steps among the recent ones; beyond, the run stops", low=0)
+    rollbacks: int = setting(
+        0, "times the run may go back to its last checkpoint instead of stopping", low=0
+    )
+
+    def __post_init__(self) -> None:
+        check(self, "train.stability")
+        need(
+            self.limit < self.window,
+            f"train.stability.limit={self.limit} is not below train.stability.window={self.window}",
+            fix=f"set limit to {self.window // 10}, say",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogConfig:
+    """What a run tells of itself, and how often."""
+
+    every: int = setting(10, "steps between lines of the log, and between records of the experts' loads", low=1)
+    eval_every: int = setting(0, "steps between measures of held-out bits per byte; 0 = at the end", low=0)
+    samples: int = setting(2, "texts the model continues at every measure, for the report", low=0, high=64)
+    wandb: str = setting(
+        "auto", "auto = if it is installed, offline unless WANDB_MODE says otherwise", choices=("auto", "off")
+    )
+
+    def __post_init__(self) -> None:
+        check(self, "train.log")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SaveConfig:
+    """When checkpoints are written, and how many stay."""
+
+    every: int = setting(0, "steps between checkpoints; 0 = at the end", low=0)
+    keep: int = setting(3, "newest checkpoints that are kept", low=1)
+
+    def __post_init__(self) -> None:
+        check(self, "train.save")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """One training run. Give it `steps`, `tokens` or `minutes`: the first that is not 0 is the budget."""
 
@@ -86,13 +132,16 @@ class TrainConfig:
     mask_documents: bool = setting(False, "attention stays inside a document (report section 4.1: off)")
     device: str = setting("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
     seed: int = setting(0, "seed of the initial weights and of the data order", low=0)
-    log_every: int = setting(10, "steps between lines of the log", low=1)
-    eval_every: int = setting(0, "steps between measures of held-out bits per byte; 0 = at the end", low=0)
-    save_every: int = setting(0, "steps between checkpoints; 0 = at the end", low=0)
-    keep: int = setting(3, "newest checkpoints that are kept", low=1)
+    ops: str = setting(
+        "fast", "fast = kernels with hand-written backward passes; plain = the forms they are tested against",
+        choices=("fast", "plain"),
+    )
     optim: OptimConfig = setting(OptimConfig, "optimizer")
     schedule: ScheduleConfig = setting(ScheduleConfig, "schedules")
     balance: BalanceConfig = setting(BalanceConfig, "balance of experts, and MTP's weight")
+    stability: StabilityConfig = setting(StabilityConfig, "steps that go wrong")
+    log: LogConfig = setting(LogConfig, "what the run tells")
+    save: SaveConfig = setting(SaveConfig, "checkpoints")
 
     def __post_init__(self) -> None:
         check(self, "train")

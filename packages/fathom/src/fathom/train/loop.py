@@ -102,7 +102,7 @@ class Trainer:
         try:
             with (
                 StopSignals() as stop,
-                LiveLine(self.run.title, every=self.config.log_every, quiet=self.run.quiet) as live,
+                LiveLine(self.run.title, every=self.config.log.every, quiet=self.run.quiet) as live,
             ):
                 live.say(f"{self.run.title}: {self.machine.describe()}")
                 while self.budget.progress(self.at) < 1.0:
@@ -127,12 +127,13 @@ class Trainer:
         progress = self.budget.progress(self.at)
         lr = learning_rate(self.config, self.at.step, progress)
         losses = self._gradients(progress)
-        norm = self.optimizer.step(lr)
+        norm = self.optimizer.clip()
         if not (math.isfinite(losses.main) and math.isfinite(norm)):
             raise Diverged(
                 f"the loss at step {self.at.step + 1} is {losses.main} (gradient norm {norm}). Fix: lower "
                 f"train.lr={self.config.lr:g} and resume from the last checkpoint in {self.run.folder}"
             )
+        self.optimizer.step(lr)
         balance, schedule = self.config.balance, self.config.schedule
         if losses.count_LE.numel():
             speed = bias_speed(balance, schedule, progress)
@@ -175,9 +176,9 @@ class Trainer:
     def _step_and_report(self, metrics: Metrics, live: LiveLine) -> None:
         values = self.step()
         c, step = self.config, self.at.step
-        if c.save_every and step % c.save_every == 0:
+        if c.save.every and step % c.save.every == 0:
             self.save()  # before the evaluation: what is saved cannot be lost to it
-        if c.eval_every and step % c.eval_every == 0:
+        if c.log.eval_every and step % c.log.eval_every == 0:
             values |= self._held_out(live)
         metrics.write(step, values)
         self.run.last = values
@@ -222,7 +223,7 @@ class Trainer:
                 extra={"optimizer_steps": steps, **self.run.notes},
             ),
         )
-        prune(self.run.folder, self.config.keep, written=folder)
+        prune(self.run.folder, self.config.save.keep, written=folder)
         self._saved = folder
         return folder
 

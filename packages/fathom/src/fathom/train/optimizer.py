@@ -31,10 +31,17 @@ class Optimizer:
         self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
         self.ema = {n: p.detach().clone() for n, p in self.named.items()} if config.ema else None
 
-    def step(self, lr: float) -> float:
-        """Clip, update, average, and clear the gradients; the gradient norm before clipping."""
+    def clip(self) -> float:
+        """Scale the gradients to a norm of at most `config.clip`; the norm before."""
         most = self.config.clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self.named.values(), most).item()
+        return torch.nn.utils.clip_grad_norm_(self.named.values(), most).item()
+
+    def skip(self) -> None:
+        """Clear the gradients and change nothing else."""
+        self.adamw.zero_grad()
+
+    def step(self, lr: float) -> None:
+        """Update with the (clipped) gradients, average, and clear them."""
         for group in self.adamw.param_groups:
             group["lr"] = lr
         self.adamw.step()
@@ -42,7 +49,6 @@ class Optimizer:
         if self.ema is not None:
             averages, weights = list(self.ema.values()), [p.detach() for p in self.named.values()]
             torch._foreach_lerp_(averages, weights, 1.0 - self.config.ema)
-        return norm
 
     def state(self) -> tuple[dict[str, Tensor], int]:
         """Both moments of every parameter as "exp_avg.NAME" and "exp_avg_sq.NAME", and the steps taken."""
