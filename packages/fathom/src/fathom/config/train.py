@@ -73,7 +73,7 @@ class StabilityConfig:
     """What happens to a step whose loss or gradient norm is no number, or far above the recent ones."""
 
     window: int = setting(128, "recent steps that a spike is measured against", low=8, high=100_000)
-    spike: float = setting(8.0, "a step this many standard deviations above them is skipped; 0 = none", low=0.0)
+    spike: float = setting(8.0, "skip a step this many deviations above them; 0 = none", low=0.0)
     limit: int = setting(10, "most skipped steps among the recent ones; beyond, the run stops", low=0)
     rollbacks: int = setting(
         0, "times the run may go back to its last checkpoint instead of stopping", low=0
@@ -92,7 +92,7 @@ class StabilityConfig:
 class LogConfig:
     """What a run tells of itself, and how often."""
 
-    every: int = setting(10, "steps between lines of the log, and between records of the experts' loads", low=1)
+    every: int = setting(10, "steps between lines of the log and records of loads", low=1)
     eval_every: int = setting(0, "steps between measures of held-out bits per byte; 0 = at the end", low=0)
     samples: int = setting(2, "texts the model continues at every measure, for the report", low=0, high=64)
     wandb: str = setting(
