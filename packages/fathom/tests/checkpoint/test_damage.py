@@ -25,7 +25,10 @@ O_PROJ = "model.layers.2.self_attn.o_proj.weight"
 def folder(
     tmp_path: Path, config: ModelConfig, state: dict[str, Tensor], training: Callable[[int], TrainingState]
 ) -> Path:
-    return save_checkpoint(tmp_path, 1, state=state, config=config, tokenizer=None, training=training(1))
+    """Without its hashes, which would notice everything first: what the files themselves give away."""
+    folder = save_checkpoint(tmp_path, 1, state=state, config=config, tokenizer=None, training=training(1))
+    (folder / "manifest.json").unlink()
+    return folder
 
 
 def refused(folder: Path, load: Callable[[Path], object] = load_model_state) -> str:
@@ -97,11 +100,22 @@ def test_an_unknown_tensor(folder: Path):
     assert "holds model.layers.0.extra, which config.json does not describe" in refused(folder)
 
 
-@pytest.mark.parametrize("name", ["model.layers.0.mlp.up_proj.weight_scale_inv", O_PROJ])
-def test_fp8_is_refused_by_name(folder: Path, name: str):
-    value = torch.ones(1) if name.endswith("_inv") else torch.ones(32, 32).to(torch.float8_e4m3fn)
-    edit_weights(folder, lambda t: t.update({name: value}))
-    assert f"holds FP8 weights ({name})" in refused(folder)
+def test_weights_that_are_no_floats(folder: Path):
+    edit_weights(folder, lambda t: t.update({O_PROJ: torch.ones(32, 32, dtype=torch.int32)}))
+    assert f"{O_PROJ} is I32; weights are F64, F32, F16, BF16 or F8_E4M3" in refused(folder)
+
+
+def test_weights_that_are_no_numbers(folder: Path):
+    edit_weights(folder, lambda t: t[O_PROJ].view(-1)[3:4].fill_(float("nan")))
+    assert f"{O_PROJ} holds NaN or infinity as float32" in refused(folder)
+
+
+def test_only_pickled_weights(folder: Path):
+    """Refused by name, unread: reading a pickle runs whatever code is in it."""
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    said = refused(folder)
+    assert "only pickled weights (pytorch_model.bin), which can run code" in said
 
 
 def test_a_config_of_another_model(folder: Path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import resource
 import struct
 from pathlib import Path
 
@@ -11,7 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fathom.checkpoint.tensors import DTYPES, MAX_HEADER, read_header, read_tensors, write_tensors
+from fathom.checkpoint.tensors import (
+    DTYPES,
+    MAX_HEADER,
+    Kind,
+    Reader,
+    Stored,
+    Writer,
+    read_header,
+    read_tensors,
+    write_tensors,
+)
 from fathom.config.errors import DataError
 
 
@@ -96,6 +108,102 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, said: str):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     assert said in refused(path)
+
+
+def file_of(path: Path, header: object, data: bytes) -> Path:
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"a": ("F32", [2], [0, 8]), "b": ("F32", [2], [4, 12])},  # overlapping
+        {"a": ("F32", [2], [0, 8]), "b": ("F32", [2], [0, 8])},  # the same place
+        {"a": ("F32", [2], [4, 12])},  # a gap before
+        {"a": ("F32", [1], [0, 4]), "b": ("F32", [1], [8, 12])},  # a gap between
+        {"a": ("F32", [4], [0, 16])},  # beyond the end
+        {"a": ("F32", [3], [12, 0])},  # backwards
+        {"a": ("F32", [3], [-12, 0])},
+        {"a": ("F32", [-1, -3], [0, 12])},  # a product that fits
+        {"a": ("F32", [3.0], [0, 12])},
+        {"a": ("F32", [3], [0.0, 12.0])},
+        {"a": ("F32", [True, 3], [0, 12])},
+        {"a": ("F32", [2], [0, 12])},  # fewer numbers than bytes
+        {"a": ("F32", 3, [0, 12])},
+        {"a": ("F32", [3], [0])},
+        {"a": (["F32"], [3], [0, 12])},
+        {"a": (None, [3], [0, 12])},
+        {"a": ("F32", [0, 2**70], [0, 0]), "b": ("F32", [3], [0, 12])},  # empty, and wider than any machine
+    ],
+)
+def test_a_header_that_lies_about_places_is_refused(tmp_path: Path, entries: dict[str, tuple]):
+    header = {n: {"dtype": d, "shape": s, "data_offsets": o} for n, (d, s, o) in entries.items()}
+    refused(file_of(tmp_path / "x.safetensors", header, b"\0" * 12))
+
+
+def test_a_dtype_of_the_future_is_listed_but_not_read(tmp_path: Path):
+    entry = {"dtype": "F4", "shape": [6], "data_offsets": [0, 3]}
+    path = file_of(tmp_path / "x.safetensors", {"a": entry}, b"abc")
+    assert read_header(path)["a"].shape == (6,)
+    with pytest.raises(DataError, match=r"a is F4, which is not read\. Fix: "):
+        read_tensors(path)
+
+
+def test_rows_are_a_part_of_the_whole(tmp_path: Path):
+    tensors = {"a": torch.rand(7, 3, 2), "b": torch.rand(9).bfloat16(), "c": torch.rand(4, 5)}
+    write_tensors(tmp_path / "x.safetensors", tensors)
+    stored = read_header(tmp_path / "x.safetensors")
+    with Reader(stored) as reader:
+        for name, tensor in tensors.items():
+            for first in range(len(tensor)):
+                for last in range(first, len(tensor) + 1):
+                    assert torch.equal(reader.rows(name, first, last), tensor[first:last])
+
+
+def test_a_file_cut_after_its_header_was_read_is_named(tmp_path: Path):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.ones(1000)})
+    with Reader(read_header(path)) as reader:
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(DataError, match="ends inside a: it has changed"):
+            reader.read("a")
+        path.unlink()
+    with Reader({"a": Stored("F32", (1000,), path, 100)}) as reader, pytest.raises(DataError, match="cannot"):
+        reader.read("a")
+
+
+def test_more_files_than_a_process_may_open(tmp_path: Path):
+    """A model in thousands of files needs one open at a time."""
+    stored = {}
+    for i in range(60):
+        write_tensors(tmp_path / f"{i}.safetensors", {f"t{i}": torch.full((2,), float(i))})
+        stored |= read_header(tmp_path / f"{i}.safetensors")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Reader(stored) as reader:
+        open_now = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 40
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 20, hard))
+        try:
+            assert all(reader.read(f"t{i}")[0] == i for i in range(60))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_writer_given_less_than_announced_is_a_bug(tmp_path: Path):
+    writer = Writer(tmp_path / "x.safetensors", {"a": Kind("F32", (3, 2))})
+    with pytest.raises(AssertionError, match="announced"), writer:
+        writer.put("a", torch.ones(2, 2))
+
+
+def test_pieces_in_any_order_make_the_same_file(tmp_path: Path):
+    tensors = {"a": torch.rand(4, 3), "b": torch.rand(5).bfloat16(), "c": torch.rand(2, 2)}
+    write_tensors(tmp_path / "whole.safetensors", tensors)
+    kinds = {name: Kind(DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items()}
+    with Writer(tmp_path / "pieces.safetensors", kinds) as writer:
+        for name, first in [("b", 0), ("a", 0), ("c", 0), ("a", 2), ("b", 2), ("b", 4)]:
+            writer.put(name, tensors[name][first : first + 2])
+    assert (tmp_path / "pieces.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
 def test_a_header_beyond_the_formats_ceiling_is_refused(tmp_path: Path):

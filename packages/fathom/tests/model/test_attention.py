@@ -11,7 +11,7 @@ from fathom.config.model import RopeConfig
 from fathom.model.attention import MLA
 from fathom.model.cache import LatentCache
 from fathom.model.transformer import Transformer
-from fathom.ops.linear import PlainLinear
+from fathom.ops.kernels import PlainKernels
 from fathom.ops.rope import frequencies, rotation
 
 
@@ -21,7 +21,7 @@ def rotation_of(config, start, T):
 
 
 def attention_of(config):
-    mla = MLA(config, PlainLinear()).double()
+    mla = MLA(config, PlainKernels()).double()
     for i, p in enumerate(mla.parameters()):
         torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(i))
     return mla

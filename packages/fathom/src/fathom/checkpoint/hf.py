@@ -10,7 +10,7 @@ from torch import Tensor
 from fathom.checkpoint.hf_config import hf_config as hf_config
 from fathom.checkpoint.hf_config import model_config as model_config
 from fathom.checkpoint.names import ROUTING_BIAS, Place, copies, official, rows, shapes
-from fathom.config.errors import DataError
+from fathom.config.errors import DataError, plain
 from fathom.config.model import ModelConfig
 
 FIX = "use the config.json that was saved with these weights"
@@ -98,4 +98,4 @@ def check_shapes(
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}"
+    return f"{', '.join(map(plain, names[:SHOWN]))}{more}"

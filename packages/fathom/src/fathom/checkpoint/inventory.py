@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fathom.checkpoint.fp8_blocks import check_dtypes, check_quantization, is_scale
 from fathom.checkpoint.hf import check_shapes
 from fathom.checkpoint.hf_config import model_config
 from fathom.checkpoint.json_file import read_json
 from fathom.checkpoint.tensors import Stored, read_header
-from fathom.config.errors import DataError, need
+from fathom.config.errors import DataError, need, plain
 from fathom.config.model import ModelConfig
 
 CONFIG = "config.json"
@@ -23,11 +24,11 @@ FIX = "copy the missing files, or use another checkpoint"
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """A complete model: its network, and the file that holds each official tensor."""
+    """A complete model: its network, and where each official tensor is, scales of FP8 weights included."""
 
     folder: Path
     config: ModelConfig
-    files: dict[str, Path]
+    stored: dict[str, Stored]
 
 
 def take_inventory(folder: Path) -> Inventory:
@@ -38,14 +39,15 @@ def take_inventory(folder: Path) -> Inventory:
     errors   DataError that names the file, the tensor and what is wrong with it
     """
     config = read_config(folder)
-    stored, files = _stored(folder)
-    _refuse_fp8(stored, files)
+    check_quantization(read_json(folder / CONFIG), str(folder / CONFIG))
+    stored = _stored(folder)
+    check_dtypes(stored)
     layers = (LAYER.match(name) for name in stored)
     if not any(layer and int(layer[1]) >= config.num_layers for layer in layers):
         config = replace(config, mtp=replace(config.mtp, depth=0))
-    found = {name: tensor.shape for name, tensor in stored.items()}
-    check_shapes(found, config, lambda name: files.get(name, folder))
-    return Inventory(folder, config, files)
+    found = {name: tensor.shape for name, tensor in stored.items() if not is_scale(name)}
+    check_shapes(found, config, lambda name: stored[name].path if name in stored else folder)
+    return Inventory(folder, config, stored)
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -70,46 +72,33 @@ def refuse_pickles(folder: Path) -> None:
     )
 
 
-def _stored(folder: Path) -> tuple[dict[str, Stored], dict[str, Path]]:
-    """Every tensor's header entry, and its file; one file, or many with an index."""
+def _stored(folder: Path) -> dict[str, Stored]:
+    """Every tensor's header entry; one file, or many with an index."""
     if (folder / WEIGHTS).is_file():
-        stored = read_header(folder / WEIGHTS)
-        return stored, dict.fromkeys(stored, folder / WEIGHTS)
+        return read_header(folder / WEIGHTS)
     if not (folder / INDEX).is_file():
         refuse_pickles(folder)
         raise DataError(f"{folder} has neither {WEIGHTS} nor {INDEX}. Fix: {FIX}")
     return _indexed(folder)
 
 
-def _indexed(folder: Path) -> tuple[dict[str, Stored], dict[str, Path]]:
+def _indexed(folder: Path) -> dict[str, Stored]:
     path = folder / INDEX
     names = read_json(path).get("weight_map")
     sound = isinstance(names, dict) and all(isinstance(file, str) and _plain(file) for file in names.values())
     need(sound, f"{path} has no weight_map from tensors to files beside it", fix=FIX, error=DataError)
     assert isinstance(names, dict)
     headers = {file: read_header(folder / file) for file in sorted(set(names.values()))}
-    files, stored = {}, {}
     for name, file in names.items():
         need(
             name in headers[file],
-            f"{folder / file} lacks {name}, which {INDEX} promises",
+            f"{folder / file} lacks {plain(name)}, which {INDEX} promises",
             fix=FIX,
             error=DataError,
         )
-        files[name], stored[name] = folder / file, headers[file][name]
-    return stored, files
+    return {name: headers[file][name] for name, file in names.items()}
 
 
 def _plain(file: str) -> bool:
     """Whether a name stays inside its folder."""
     return file not in ("", ".", "..") and "\0" not in file and Path(file).name == file
-
-
-def _refuse_fp8(stored: dict[str, Stored], files: dict[str, Path]) -> None:
-    for name, tensor in stored.items():
-        need(
-            not (name.endswith("_scale_inv") or tensor.dtype.startswith("F8")),
-            f"{files[name]} holds FP8 weights ({name}), which are not read yet",
-            fix="convert them to bf16 first",
-            error=DataError,
-        )

@@ -47,9 +47,14 @@ def special_ids(source: Path) -> SpecialIds:
     if not (source / SETTINGS).is_file():
         return SpecialIds()
     added = read_json(source / TOKENIZER).get("added_tokens") or []
-    ids = {token["content"]: token["id"] for token in added}
     settings = read_json(source / SETTINGS)
-    return SpecialIds(*(ids.get(_text(settings.get(f"{role}_token"))) for role in SpecialIds._fields))
+    try:
+        ids = {token["content"]: token["id"] for token in added}
+        return SpecialIds(*(ids.get(_text(settings.get(f"{role}_token"))) for role in SpecialIds._fields))
+    except (TypeError, KeyError) as error:
+        raise DataError(
+            f"{source / TOKENIZER}: its special tokens are damaged. Fix: copy the file again"
+        ) from error
 
 
 def check_tokenizer(size: int, config: ModelConfig) -> None:

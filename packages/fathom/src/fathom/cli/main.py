@@ -21,6 +21,7 @@ from fathom.cli import config, data
 from fathom.cli.chat import chat
 from fathom.cli.demo import demo
 from fathom.cli.doctor import doctor
+from fathom.cli.exchange import export_app, import_app
 from fathom.cli.generate import generate
 from fathom.cli.params import params
 from fathom.cli.sft import sft
@@ -33,6 +34,7 @@ SECTIONS = {        # of the help text, in the order in which a person meets the
     "Start here": ("demo", "doctor"),
     "Plan": ("config", "params"),
     "Train": ("data", "train", "sft"),
+    "Exchange": ("import", "export"),
     "Talk": ("generate", "chat"),
 }
 
@@ -84,9 +86,10 @@ def fathom(
     """
 
 
+GROUPS = {"config": config.app, "data": data.app, "import": import_app, "export": export_app}
 for command in (chat, demo, doctor, generate, params, sft, train):
     app.command()(command)
-for name, group in {"config": config.app, "data": data.app}.items():
+for name, group in GROUPS.items():
     app.add_typer(group, name=name)
 
 

@@ -11,29 +11,29 @@ from torch import Tensor, nn
 
 from fathom.config.model import ModelConfig
 from fathom.model.cache import Cache
-from fathom.ops.attention import attention, causal_mask
-from fathom.ops.linear import LinearFactory
-from fathom.ops.norm import RMSNorm, wide
-from fathom.ops.rope import Rotation, rotate
+from fathom.ops.attention import causal_mask
+from fathom.ops.kernels import Kernels
+from fathom.ops.norm import wide
+from fathom.ops.rope import Rotation
 
 
 class MLA(nn.Module):
     """Attention whose keys and values come from one small latent per token; only that latent is cached."""
 
-    def __init__(self, config: ModelConfig, linears: LinearFactory) -> None:
+    def __init__(self, config: ModelConfig, kernels: Kernels) -> None:
         super().__init__()
         a, D = config.attention, config.hidden_size
-        self.shape, self.scale = a, config.softmax_scale
+        self.shape, self.scale, self.kernels = a, config.softmax_scale, kernels
         if a.q_rank:
-            self.q_a = linears.linear(D, a.q_rank)
-            self.q_norm = RMSNorm(a.q_rank, config.norm_eps)
-            self.q_b = linears.linear(a.q_rank, a.num_heads * a.qk_head)
+            self.q_a = kernels.linear(D, a.q_rank)
+            self.q_norm = kernels.norm(a.q_rank, config.norm_eps)
+            self.q_b = kernels.linear(a.q_rank, a.num_heads * a.qk_head)
         else:
-            self.q = linears.linear(D, a.num_heads * a.qk_head)
-        self.kv_a = linears.linear(D, a.kv_rank + a.rope_head)
-        self.kv_norm = RMSNorm(a.kv_rank, config.norm_eps)
-        self.kv_b = linears.linear(a.kv_rank, a.num_heads * (a.nope_head + a.value_head))
-        self.out = linears.linear(a.num_heads * a.value_head, D)
+            self.q = kernels.linear(D, a.num_heads * a.qk_head)
+        self.kv_a = kernels.linear(D, a.kv_rank + a.rope_head)
+        self.kv_norm = kernels.norm(a.kv_rank, config.norm_eps)
+        self.kv_b = kernels.linear(a.kv_rank, a.num_heads * (a.nope_head + a.value_head))
+        self.out = kernels.linear(a.num_heads * a.value_head, D)
 
     def forward(
         self,
@@ -67,12 +67,12 @@ class MLA(nn.Module):
         q_BTX = self.q_b(self.q_norm(self.q_a(x_BTD))) if a.q_rank else self.q(x_BTD)  # eq 6, 7
         q_BHTK = q_BTX.unflatten(-1, (a.num_heads, a.qk_head)).transpose(1, 2)
         q_BHTN, q_BHTR = q_BHTK.split((a.nope_head, a.rope_head), dim=-1)
-        return q_BHTN, rotate(q_BHTR, _per_head(turn))                            # eq 8
+        return q_BHTN, self.kernels.rotate(q_BHTR, _per_head(turn))                            # eq 8
 
     def _latent(self, x_BTD: Tensor, turn: Rotation) -> tuple[Tensor, Tensor]:
         """All that is cached: the normalised latent and the one rotated key, shared by all heads."""
         c_BTC, k_BTR = self.kv_a(x_BTD).split((self.shape.kv_rank, self.shape.rope_head), dim=-1)
-        return self.kv_norm(c_BTC), rotate(k_BTR, turn)                           # eq 1, 3
+        return self.kv_norm(c_BTC), self.kernels.rotate(k_BTR, turn)                           # eq 1, 3
 
     def _expanded(
         self, q_BHTN: Tensor, q_BHTR: Tensor, c_BSC: Tensor, k_BSR: Tensor, document_BT: Tensor | None
@@ -84,7 +84,7 @@ class MLA(nn.Module):
         k_BHSR = k_BSR[:, None].expand(-1, a.num_heads, -1, -1)
         q_BHTK = torch.cat((q_BHTN, q_BHTR), dim=-1)                              # eq 9
         k_BHSK = torch.cat((k_BHSN, k_BHSR), dim=-1)                              # eq 4
-        return attention(q_BHTK, k_BHSK, v_BHSV, self.scale, document_BT)         # eq 10
+        return self.kernels.attention(q_BHTK, k_BHSK, v_BHSV, self.scale, document_BT)  # eq 10
 
     def _absorbed(self, q_BHTN: Tensor, q_BHTR: Tensor, c_BSC: Tensor, k_BSR: Tensor) -> Tensor:
         """Decoding form: W^UK moves to the query and W^UV to the output, so latents are used as they are.
@@ -92,7 +92,7 @@ class MLA(nn.Module):
         It is attention with one (C + R)-wide key for all heads whose first C channels are also the value.
         """
         a = self.shape
-        weight_XC: Tensor = self.kv_b.weight  # type: ignore[assignment]  # what LinearFactory promises
+        weight_XC: Tensor = self.kv_b.weight  # type: ignore[assignment]  # what Kernels promises
         kv_HXC = weight_XC.to(c_BSC.dtype).unflatten(0, (a.num_heads, a.nope_head + a.value_head))
         up_k_HNC, up_v_HVC = kv_HXC.split((a.nope_head, a.value_head), dim=1)
         q_BHTC = torch.einsum("bhtn,hnc->bhtc", q_BHTN, up_k_HNC)

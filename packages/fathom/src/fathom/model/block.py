@@ -11,8 +11,7 @@ from fathom.model.attention import MLA
 from fathom.model.cache import Cache
 from fathom.model.experts import Dispatch, MoE, SwiGLU
 from fathom.model.router import Routing
-from fathom.ops.linear import LinearFactory
-from fathom.ops.norm import RMSNorm
+from fathom.ops.kernels import Kernels
 from fathom.ops.rope import Rotation
 
 
@@ -28,17 +27,17 @@ class Rows(NamedTuple):
 class Block(nn.Module):
     """x + MLA(norm x), then + FFN(norm x), dense in the first layers (report sections 2.1 and 4.2)."""
 
-    def __init__(self, config: ModelConfig, layer: int, linears: LinearFactory, dispatch: Dispatch) -> None:
+    def __init__(self, config: ModelConfig, layer: int, kernels: Kernels, dispatch: Dispatch) -> None:
         super().__init__()
         self.layer = layer
-        self.attn_norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.attention = MLA(config, linears)
-        self.ffn_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.attn_norm = kernels.norm(config.hidden_size, config.norm_eps)
+        self.attention = MLA(config, kernels)
+        self.ffn_norm = kernels.norm(config.hidden_size, config.norm_eps)
         self.ffn: MoE | SwiGLU
         if config.is_moe(layer):
-            self.ffn = MoE(config, linears, dispatch)
+            self.ffn = MoE(config, kernels, dispatch)
         else:
-            self.ffn = SwiGLU(config.hidden_size, config.dense_size, linears)
+            self.ffn = SwiGLU(config.hidden_size, config.dense_size, kernels)
 
     def forward(
         self, x_BTD: Tensor, rows: Rows, expert_NK: Tensor | None = None

@@ -1,6 +1,7 @@
 """DeepSeekMoE: shared experts for every token, and the few routed ones it chose (report 2.1.2, eq 12).
 
-Axes:  B rows   T positions   N = B*T tokens   D model width   E experts   K experts per token   R = N*K rows
+Axes:  B rows   T positions   N = B*T tokens   D model width   E experts   K experts per token
+       R rows, N*K and what fills up
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from fathom.config.model import ModelConfig
 from fathom.model.router import Router, Routing
 from fathom.ops.experts import swiglu
-from fathom.ops.linear import LinearFactory
+from fathom.ops.kernels import Kernels
 from fathom.ops.permute import collect, sort_by_expert, spread
 
 
@@ -40,12 +41,15 @@ class Dispatch(Protocol):
 class LocalDispatch:
     """All experts are on this device; nothing is sent and no token is dropped."""
 
+    def __init__(self, row_multiple: int = 1) -> None:
+        """Each expert gets a multiple of `row_multiple` rows: copies of token 0 whose weight is 0 fill up."""
+        self.row_multiple = row_multiple
+
     def send(self, x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor, num_experts: int) -> Sent:
         """Copy each token once per chosen expert, sorted by expert."""
-        order_R, token_R, row_NK = sort_by_expert(expert_NK)
-        count_E = expert_NK.flatten().bincount(minlength=num_experts)
-        x_RD = spread(x_ND, token_R, row_NK)
-        return Sent(x_RD, weight_NK.flatten().index_select(0, order_R), count_E, (token_R, row_NK))
+        token_R, row_NK, count_E = sort_by_expert(expert_NK, num_experts, self.row_multiple)
+        weight_R = weight_NK.new_zeros(len(token_R)).index_copy(0, row_NK.flatten(), weight_NK.flatten())
+        return Sent(spread(x_ND, token_R, row_NK), weight_R, count_E, (token_R, row_NK))
 
     def gather(self, y_RD: Tensor, sent: Sent) -> Tensor:
         """Sum the K outputs of each token."""
@@ -56,11 +60,11 @@ class LocalDispatch:
 class SwiGLU(nn.Module):
     """down(SiLU(gate x) * up x): the dense feed-forward, and the shared expert."""
 
-    def __init__(self, width: int, inner: int, linears: LinearFactory) -> None:
+    def __init__(self, width: int, inner: int, kernels: Kernels) -> None:
         super().__init__()
-        self.gate = linears.linear(width, inner)
-        self.up = linears.linear(width, inner)
-        self.down = linears.linear(inner, width)
+        self.gate = kernels.linear(width, inner)
+        self.up = kernels.linear(width, inner)
+        self.down = kernels.linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
@@ -71,13 +75,13 @@ class SwiGLU(nn.Module):
 class MoE(nn.Module):
     """Routed experts plus shared ones; the residual is added by the block."""
 
-    def __init__(self, config: ModelConfig, linears: LinearFactory, dispatch: Dispatch) -> None:
+    def __init__(self, config: ModelConfig, kernels: Kernels, dispatch: Dispatch) -> None:
         super().__init__()
         moe, D = config.moe, config.hidden_size
         self.dispatch, self.num_experts = dispatch, moe.num_experts
         self.router = Router(D, moe)
-        self.experts = linears.experts(moe.num_experts, D, moe.expert_size)
-        self.shared = SwiGLU(D, moe.num_shared * moe.expert_size, linears) if moe.num_shared else None
+        self.experts = kernels.experts(moe.num_experts, D, moe.expert_size)
+        self.shared = SwiGLU(D, moe.num_shared * moe.expert_size, kernels) if moe.num_shared else None
 
     def forward(
         self, x_BTD: Tensor, real_BT: Tensor, expert_NK: Tensor | None = None

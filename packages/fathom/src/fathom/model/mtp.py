@@ -13,8 +13,7 @@ from fathom.config.model import ModelConfig
 from fathom.model.block import Block, Rows
 from fathom.model.experts import Dispatch
 from fathom.model.router import Routing
-from fathom.ops.linear import LinearFactory
-from fathom.ops.norm import RMSNorm
+from fathom.ops.kernels import Kernels
 
 
 def shift(token_BT: Tensor, by: int, segment_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -34,14 +33,14 @@ def shift(token_BT: Tensor, by: int, segment_BT: Tensor | None = None) -> tuple[
 class MTPModule(nn.Module):
     """One more block that sees one token further; embedding and head are the trunk's own."""
 
-    def __init__(self, config: ModelConfig, depth: int, linears: LinearFactory, dispatch: Dispatch) -> None:
+    def __init__(self, config: ModelConfig, depth: int, kernels: Kernels, dispatch: Dispatch) -> None:
         super().__init__()
         D = config.hidden_size
-        self.token_norm = RMSNorm(D, config.norm_eps)
-        self.hidden_norm = RMSNorm(D, config.norm_eps)
-        self.project = linears.linear(2 * D, D)
-        self.block = Block(config, config.num_layers + depth, linears, dispatch)
-        self.norm = RMSNorm(D, config.norm_eps)
+        self.token_norm = kernels.norm(D, config.norm_eps)
+        self.hidden_norm = kernels.norm(D, config.norm_eps)
+        self.project = kernels.linear(2 * D, D)
+        self.block = Block(config, config.num_layers + depth, kernels, dispatch)
+        self.norm = kernels.norm(D, config.norm_eps)
 
     def forward(
         self, h_BTD: Tensor, embedded_BTD: Tensor, rows: Rows, expert_NK: Tensor | None = None

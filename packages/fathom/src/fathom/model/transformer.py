@@ -20,8 +20,7 @@ from fathom.model.experts import Dispatch, LocalDispatch, MoE
 from fathom.model.init import initialise
 from fathom.model.mtp import MTPModule, shift
 from fathom.model.router import Routing
-from fathom.ops.linear import LinearFactory, PlainLinear
-from fathom.ops.norm import RMSNorm
+from fathom.ops.kernels import Kernels, PlainKernels
 from fathom.ops.rope import Rotation, frequencies, rotation
 
 
@@ -42,20 +41,21 @@ class Transformer(nn.Module):
         self,
         config: ModelConfig,
         *,
-        linears: LinearFactory | None = None,
+        kernels: Kernels | None = None,
         dispatch: Dispatch | None = None,
         seed: int | None = 0,
     ) -> None:
         """Build and, unless `seed` is None, fill with initial weights (on the current default device)."""
         super().__init__()
-        linears, dispatch = linears or PlainLinear(), dispatch or LocalDispatch()
+        kernels = kernels or PlainKernels()
+        dispatch = dispatch or LocalDispatch(kernels.row_multiple)
         self.config = config
         self.recompute = False  # train sets it: blocks run again in the backward pass instead of being stored
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size, _weight=_empty_table(config))
-        self.layers = nn.ModuleList(Block(config, i, linears, dispatch) for i in range(config.num_layers))
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.head = linears.linear(config.hidden_size, config.vocab_size)
-        self.mtp = nn.ModuleList(MTPModule(config, k, linears, dispatch) for k in range(config.mtp.depth))
+        self.layers = nn.ModuleList(Block(config, i, kernels, dispatch) for i in range(config.num_layers))
+        self.norm = kernels.norm(config.hidden_size, config.norm_eps)
+        self.head = kernels.linear(config.hidden_size, config.vocab_size)
+        self.mtp = nn.ModuleList(MTPModule(config, k, kernels, dispatch) for k in range(config.mtp.depth))
         frequency_P = frequencies(config.rope, config.attention.rope_head)
         self.register_buffer("frequency_P", frequency_P, persistent=False)
         if seed is not None and not self.embed.weight.is_meta:
@@ -110,7 +110,7 @@ class Transformer(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """The head's matrix, [V, D], shared by the trunk and the MTP modules."""
-        weight: Tensor = self.head.weight  # type: ignore[assignment]  # what LinearFactory promises
+        weight: Tensor = self.head.weight  # type: ignore[assignment]  # what Kernels promises
         return weight
 
     def _predict_further(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 GROUPED_DTYPES = (torch.bfloat16, torch.float32)
 ALIGNMENT = 16  # bytes: grouped_mm wants every row to start at a multiple of this
@@ -58,3 +58,17 @@ def run_experts(
     return form(
         x_RD, gate_EFD.to(dtype), up_EFD.to(dtype), down_EDF.to(dtype), count_E, weight_R.to(dtype)
     )
+
+
+class Experts(nn.Module):
+    """E SwiGLU networks as three stacked weights (report eq 12, the routed part)."""
+
+    def __init__(self, num_experts: int, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.empty(num_experts, inner, width))
+        self.up = nn.Parameter(torch.empty(num_experts, inner, width))
+        self.down = nn.Parameter(torch.empty(num_experts, width, inner))
+
+    def forward(self, x_RD: Tensor, count_E: Tensor, weight_R: Tensor) -> Tensor:
+        """Rows sorted by expert, `count_E` of each, times `weight_R`: [R, D] -> [R, D]."""
+        return run_experts(x_RD, self.gate, self.up, self.down, count_E, weight_R)

@@ -1,18 +1,17 @@
-"""Linear maps without bias, and the factory the model is handed.
+"""Linear maps without bias: PyTorch's, and one that adds its weight's gradient in place.
 
-Weights are fp32 masters; a map computes in the dtype of its input, so bf16 activations mean bf16 products.
-Another factory (FP8, say) replaces every map of the model without a change to the model's page.
+A map computes in the dtype of its input, so bf16 activations mean bf16 products.
+
+Axes:  N rows   X width in   Y width out
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from fathom.ops.experts import run_experts
 
 
 class Linear(nn.Module):
@@ -27,39 +26,40 @@ class Linear(nn.Module):
         return F.linear(x, self.weight.to(x.dtype))
 
 
-class Experts(nn.Module):
-    """E SwiGLU networks as three stacked weights (report eq 12, the routed part)."""
+class FastLinear(Linear):
+    """The same; the gradient of the weight is added to `weight.grad` if that is there and of the same dtype.
 
-    def __init__(self, num_experts: int, width: int, inner: int) -> None:
-        super().__init__()
-        self.gate = nn.Parameter(torch.empty(num_experts, inner, width))
-        self.up = nn.Parameter(torch.empty(num_experts, inner, width))
-        self.down = nn.Parameter(torch.empty(num_experts, width, inner))
+    It saves a tensor of the weight's size and two passes over it. `weight.grad` is there when the optimizer
+    holds the gradients of all parameters as views of one buffer.
+    """
 
-    def forward(self, x_RD: Tensor, count_E: Tensor, weight_R: Tensor) -> Tensor:
-        """Rows sorted by expert, `count_E` of each, times `weight_R`: [R, D] -> [R, D]."""
-        return run_experts(x_RD, self.gate, self.up, self.down, count_E, weight_R)
-
-
-class LinearFactory(Protocol):
-    """What makes the model's matrix products."""
-
-    def linear(self, width_in: int, width_out: int) -> nn.Module:
-        """A map with a `weight` [width_out, width_in] whose forward takes [..., width_in]."""
-        ...
-
-    def experts(self, num_experts: int, width: int, inner: int) -> nn.Module:
-        """Stacked SwiGLU networks called as `Experts`."""
-        ...
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width_in] -> [..., width_out], in the dtype of `x`."""
+        y: Tensor = _Linear.apply(x, self.weight)
+        return y
 
 
-class PlainLinear:
-    """The factory of plain maps: fp32 or bf16, as the activations are."""
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_YX: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.weight_YX = weight_YX  # as it is, because its gradient is added to in place
+        return F.linear(x, weight_YX.to(x.dtype))
 
-    def linear(self, width_in: int, width_out: int) -> nn.Module:
-        """A `Linear`."""
-        return Linear(width_in, width_out)
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (x,) = ctx.saved_tensors
+        dy_NY = grad[0].flatten(0, -2)
+        wants_x, wants_weight = ctx.needs_input_grad
+        weight_YX = ctx.weight_YX
+        dx = (dy_NY @ weight_YX.to(dy_NY.dtype)).view_as(x) if wants_x else None
+        return dx, add_product(weight_YX, dy_NY, x.flatten(0, -2)) if wants_weight else None
 
-    def experts(self, num_experts: int, width: int, inner: int) -> nn.Module:
-        """An `Experts`."""
-        return Experts(num_experts, width, inner)
+
+def add_product(weight_YX: Tensor, dy_NY: Tensor, x_NX: Tensor) -> Tensor | None:
+    """Add dy^T x to `weight_YX.grad` and return None, if that is there in the same dtype; else return it."""
+    into_YX = weight_YX.grad
+    if into_YX is None or into_YX.dtype != dy_NY.dtype:
+        return (dy_NY.T @ x_NX).to(weight_YX.dtype)
+    into_YX.addmm_(dy_NY.T, x_NX)
+    return None

@@ -1,6 +1,6 @@
 """Copy tokens to the experts that chose them, and sum what comes back; each is the other's gradient.
 
-Axes:  N tokens   K experts per token   R = N*K rows, sorted by expert   D width
+Axes:  N tokens   K experts per token   R rows, sorted by expert   D width
 `token_R` is the token of each sorted row, `row_NK` the sorted rows of each token.
 """
 
@@ -13,16 +13,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def sort_by_expert(expert_NK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def sort_by_expert(
+    expert_NK: Tensor, num_experts: int, multiple: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
     """The order that puts all rows of expert 0 first, then expert 1, tokens in order within an expert.
 
-    returns   order_R (flat index n*K+k of each sorted row), token_R, row_NK
+    multiple   every expert's rows are filled up to a multiple of this; the rows that fill are token 0
+    returns    token_R, row_NK, and the rows of each expert, filled up, count_E
     """
     N, K = expert_NK.shape
-    order_R = expert_NK.flatten().argsort(stable=True)
-    row_NK = torch.empty_like(order_R)
-    row_NK[order_R] = torch.arange(N * K, device=order_R.device)
-    return order_R, order_R // K, row_NK.view(N, K)
+    order_NK = expert_NK.flatten().argsort(stable=True)
+    count_E = expert_NK.flatten().bincount(minlength=num_experts)
+    filled_E = (count_E + multiple - 1) // multiple * multiple
+    moved_E = (filled_E - count_E).cumsum(0) - (filled_E - count_E)  # rows that fill before each expert
+    place = torch.arange(N * K, device=order_NK.device)
+    if multiple > 1:
+        place = place + moved_E.index_select(0, expert_NK.flatten().index_select(0, order_NK))
+    row_NK = torch.empty_like(order_NK).index_copy_(0, order_NK, place).view(N, K)
+    rows = int(filled_E.sum()) if multiple > 1 else N * K
+    token_R = order_NK.new_zeros(rows).index_copy_(0, place, order_NK // K)
+    return token_R, row_NK, filled_E
 
 
 class _Spread(torch.autograd.Function):

@@ -5,78 +5,108 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fathom.config.errors import DataError, need
 from fathom.config.train import OptimConfig
 from fathom.model.transformer import Transformer
+from fathom.train.buffers import Buffers
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+NORM_CHUNK = 1 << 16  # elements; the norm of 4e7 in one go sums in fp32 and is 0.3 % too small
 
 
 class Optimizer:
-    """AdamW by torch's fused kernel, global clipping before it, an optional EMA after it.
+    """AdamW by torch's fused kernel, global clipping inside it, an optional EMA after it.
 
-    Matrices decay; norm gains, being vectors, do not (the report leaves this open).
+    Matrices decay; norm gains, being vectors, do not (the report leaves this open). The model's parameters
+    become views of the optimizer's buffers; with bf16 products its matrices are bf16 copies of fp32 masters.
     """
 
-    def __init__(self, model: Transformer, config: OptimConfig) -> None:
-        self.config = config
-        self.named = dict(model.named_parameters())
+    def __init__(self, model: Transformer, config: OptimConfig, dtype: torch.dtype = torch.float32) -> None:
+        self.config, self.model = config, model
+        self.buffers = b = Buffers(model, dtype)
+        self._flat = [nn.Parameter(part) for part in (b.master[: b.vectors], b.master[b.vectors :])]
+        for flat, grad in zip(self._flat, (b.grad[: b.vectors], b.grad[b.vectors :]), strict=True):
+            flat.grad = grad
         groups = [
-            {"params": [p for p in self.named.values() if p.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [p for p in self.named.values() if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [self._flat[0]], "weight_decay": config.weight_decay},
+            {"params": [self._flat[1]], "weight_decay": 0.0},
         ]
         betas = (config.beta1, config.beta2)
         self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
-        self.ema = {n: p.detach().clone() for n, p in self.named.items()} if config.ema else None
+        self.ema = b.master.clone() if config.ema else None
+
+    def accumulate(self) -> None:
+        """To be called after every backward pass of a micro-batch."""
+        self.buffers.accumulate()
 
     def clip(self) -> float:
-        """Scale the gradients to a norm of at most `config.clip`; the norm before."""
+        """Let the next `step` scale the gradients to a norm of at most `config.clip`; the norm before."""
+        norm = torch.nn.utils.get_total_norm(self.buffers.grad.split(NORM_CHUNK))
         most = self.config.clip or float("inf")
-        return torch.nn.utils.clip_grad_norm_(self.named.values(), most).item()
+        # what torch's gradient scaler sets: the fused kernel divides by it while it reads the gradients
+        self.adamw.grad_scale = (norm / most).clamp(min=1.0)  # type: ignore[attr-defined]
+        return norm.item()
 
     def skip(self) -> None:
         """Clear the gradients and change nothing else."""
-        self.adamw.zero_grad()
+        self.buffers.clear()
 
     def step(self, lr: float) -> None:
         """Update with the (clipped) gradients, average, and clear them."""
         for group in self.adamw.param_groups:
             group["lr"] = lr
         self.adamw.step()
-        self.adamw.zero_grad()
+        self.buffers.refresh()
+        self.buffers.clear()
         if self.ema is not None:
-            averages, weights = list(self.ema.values()), [p.detach() for p in self.named.values()]
-            torch._foreach_lerp_(averages, weights, 1.0 - self.config.ema)
+            self.ema.lerp_(self.buffers.master, 1.0 - self.config.ema)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model under its own names: fp32 masters and routing biases."""
+        return {**self.model.state_dict(), **self.buffers.views(self.buffers.master)}
+
+    def averages(self) -> dict[str, Tensor] | None:
+        """The averaged model under its own names (routing biases as they are), or None without EMA."""
+        return None if self.ema is None else {**self.model.state_dict(), **self.buffers.views(self.ema)}
 
     def state(self) -> tuple[dict[str, Tensor], int]:
         """Both moments of every parameter as "exp_avg.NAME" and "exp_avg_sq.NAME", and the steps taken."""
-        moments, steps = {}, 0
-        for name, parameter in self.named.items():
-            held = self.adamw.state.get(parameter, {})
-            for moment in MOMENTS:
-                moments[f"{moment}.{name}"] = held[moment] if held else torch.zeros_like(parameter)
-            steps = int(held["step"]) if held else steps
+        moments: dict[str, Tensor] = {}
+        steps = 0
+        for moment in MOMENTS:
+            held = [self.adamw.state.get(flat, {}) for flat in self._flat]
+            parts = zip(self._flat, held, strict=True)
+            whole = torch.cat([h[moment] if h else torch.zeros_like(flat) for flat, h in parts])
+            moments |= {f"{moment}.{name}": part for name, part in self.buffers.views(whole).items()}
+            steps = int(held[0]["step"]) if held[0] else 0
         return moments, steps
 
-    def averages(self, model: Transformer) -> dict[str, Tensor] | None:
-        """The averaged model under its own names (routing biases as they are), or None without EMA."""
-        return None if self.ema is None else {**model.state_dict(), **self.ema}
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take what `weights` gave: masters, and the routing biases into the model."""
+        self.model.load_state_dict(dict(weights))
+        self.buffers.load(weights)
 
     def load(self, moments: Mapping[str, Tensor], steps: int, ema: Mapping[str, Tensor] | None) -> None:
-        """Go on from `state`; an average that was not kept starts at the loaded weights."""
-        missing = sorted({f"{m}.{n}" for m in MOMENTS for n in self.named} - moments.keys())
+        """Go on from `state`; an average that was not kept starts at the weights as they are."""
+        b = self.buffers
+        names = b.views(b.master).keys()
+        missing = sorted({f"{m}.{n}" for m in MOMENTS for n in names} - moments.keys())
         need(
             not missing,
             f"the saved optimizer lacks {', '.join(missing[:3])}",
             fix="resume from an older checkpoint, or start from its weights with a new run",
             error=DataError,
         )
-        for name, parameter in self.named.items():
-            held = {m: moments[f"{m}.{name}"].to(parameter.device).clone() for m in MOMENTS}
-            step = torch.tensor(float(steps), device=parameter.device)
-            self.adamw.state[parameter] = {"step": step, **held}
+        held = {moment: torch.zeros_like(b.master) for moment in MOMENTS}
+        for moment, whole in held.items():
+            for name, part in b.views(whole).items():
+                part.copy_(moments[f"{moment}.{name}"])
+        for flat, half in zip(self._flat, (slice(b.vectors), slice(b.vectors, None)), strict=True):
+            step = torch.tensor(float(steps), device=b.master.device)
+            self.adamw.state[flat] = {"step": step, **{m: whole[half].clone() for m, whole in held.items()}}
         if self.ema is not None:
-            source = ema if ema is not None and self.named.keys() <= ema.keys() else self.named
-            self.ema = {n: source[n].detach().to(p.device).clone() for n, p in self.named.items()}
+            kept = ema is not None and names <= ema.keys()
+            for name, part in b.views(self.ema).items():
+                part.copy_(ema[name] if kept and ema is not None else b.view(b.master, name))

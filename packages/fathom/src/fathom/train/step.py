@@ -5,7 +5,7 @@ Axes:  B rows   T positions   N = B*T   L MoE layers   E experts
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -71,11 +71,14 @@ def backward(
     micro_rows: int = 0,
     dtype: torch.dtype | None = None,
     mask_documents: bool = False,
+    accumulate: Callable[[], None] = lambda: None,
 ) -> Losses:
     """Add the gradients of the mean loss of `batch` to the parameters, one micro-batch at a time.
 
     Every part is normalised by the whole batch, so the cut into micro-batches changes nothing but rounding:
     token losses by the batch's targets (eq 24 divides MTP's by the same T), the balance loss by its rows.
+
+    accumulate   called after the backward pass of every micro-batch: `Optimizer.accumulate`
     """
     stop = mask_documents or model.config.mtp.mask_borders
     targets = int((labels(batch, 0, stop_at_borders=stop)[0] != IGNORE).sum())
@@ -99,6 +102,7 @@ def backward(
         sequence = _mean([r.sequence_loss for r in out.routing]) * (len(part) / len(batch))
         layers = len(out.routing)
         (main + weights.mtp * mtp + weights.sequence * layers * sequence).backward()
+        accumulate()
         sums += torch.stack([x.detach().cpu().double() for x in (main, mtp, sequence)])
         part_LE = _stack([r.count_E for r in out.routing])
         count_LE = part_LE if count_LE is None else count_LE + part_LE
