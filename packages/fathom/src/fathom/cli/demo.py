@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fathom.config.errors import need
+from fathom.ops.allocator import keep_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ def demo(
     """
     need(0 < minutes < 1e6, f"--minutes {minutes:g} is not above 0", fix="give 6, say")
     need(seed >= 0, f"--seed {seed} is below 0", fix="give 0 or more")
+    keep_memory()
     from fathom.reproduce.demo import run
 
     folder = out or Path("runs") / f"demo-{minutes:g}min"
@@ -83,7 +85,8 @@ def show(figures: Figures, answers: Sequence[Answered], *, to_stderr: bool) -> N
         mark = "right" if answer.right else f"wrong: {answer.prompt.answer}"
         console.print(f"\n{question}", markup=False, style="dim")
         console.print(f"-> {answer.reply}   [{mark}]", markup=False, style="green" if answer.right else "red")
-    console.print(f"\nTalk to it: {program()} chat --model {f.model}", markup=False)
+    console.print(f"\nSee how it learned: {f.report}", markup=False, soft_wrap=True)
+    console.print(f"Talk to it: {program()} chat --model {f.model}", markup=False)
     console.print("It knows one little world; try: Tell me a story about Mia and a kite.", markup=False)
 
 

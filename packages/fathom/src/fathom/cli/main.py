@@ -24,6 +24,7 @@ from fathom.cli.doctor import doctor
 from fathom.cli.exchange import export_app, import_app
 from fathom.cli.generate import generate
 from fathom.cli.params import params
+from fathom.cli.report import report
 from fathom.cli.sft import sft
 from fathom.cli.train import train
 from fathom.config.errors import FathomError
@@ -33,7 +34,7 @@ INTERRUPTED = 130   # 128 + SIGINT, as a shell reports it
 SECTIONS = {        # of the help text, in the order in which a person meets them
     "Start here": ("demo", "doctor"),
     "Plan": ("config", "params"),
-    "Train": ("data", "train", "sft"),
+    "Train": ("data", "train", "sft", "report"),
     "Exchange": ("import", "export"),
     "Talk": ("generate", "chat"),
 }
@@ -87,7 +88,7 @@ def fathom(
 
 
 GROUPS = {"config": config.app, "data": data.app, "import": import_app, "export": export_app}
-for command in (chat, demo, doctor, generate, params, sft, train):
+for command in (chat, demo, doctor, generate, params, report, sft, train):
     app.command()(command)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)

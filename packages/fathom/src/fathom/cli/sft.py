@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fathom.cli.train import Out, Quiet, Resume, Settings, resume_wanted
+from fathom.cli.dry_run import DryRun, Json, dry_run
+from fathom.cli.train import Out, Quiet, Resume, Settings, json_wanted, resume_wanted
+from fathom.ops.allocator import keep_memory
 
 
 def sft(
@@ -17,6 +19,8 @@ def sft(
     settings: Settings = None,
     resume: Resume = "none",
     quiet: Quiet = False,
+    only_say: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Fine-tune on conversations: smallworld's chats, or your .jsonl of {"messages": [...]}.
 
@@ -30,6 +34,15 @@ def sft(
 
     loaded = load_recipe(recipe, settings or [])
     going_on = resume_wanted(resume)
+    json_wanted(as_json, only_say)
+    if only_say:
+        from fathom.checkpoint.find import resolve
+        from fathom.checkpoint.inventory import take_inventory
+
+        network = take_inventory(resolve(model)).config
+        dry_run(network, loaded.recipe.train, out, title=f"fathom sft {recipe}", as_json=as_json)
+        return
+    keep_memory()
     from fathom.posttrain.sft import start_sft
 
-    start_sft(loaded.recipe, model, out, resume=going_on, quiet=quiet).train()
+    start_sft(loaded.recipe, model, out, resume=going_on, quiet=quiet, origin=loaded.origin).train()

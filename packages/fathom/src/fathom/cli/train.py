@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from fathom.cli.dry_run import DryRun, Json, dry_run
 from fathom.config.errors import need
+from fathom.ops.allocator import keep_memory
 
 # What every command that trains understands.
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
@@ -22,18 +24,26 @@ def resume_wanted(resume: str) -> bool:
     return resume == "auto"
 
 
+def json_wanted(as_json: bool, only_say: bool) -> None:
+    """ConfigError for --json where nothing would be printed."""
+    need(only_say or not as_json, "--json belongs to --dry-run", fix="add --dry-run, or leave --json away")
+
+
 def train(
     recipe: Annotated[str, typer.Argument(help="A packaged recipe, or a .toml file.")],
     out: Out,
     settings: Settings = None,
     resume: Resume = "none",
     quiet: Quiet = False,
+    only_say: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Pre-train a model by a recipe.
 
     \b
       fathom train tiny --out runs/tiny
       fathom train own-text data.sources=my-text train.minutes=30 --out runs/mine
+      fathom train small --out runs/small --dry-run
 
     Ctrl-C saves and exits with 130, SIGTERM with 75; --resume auto goes on,
     on a CPU bit for bit.
@@ -42,7 +52,12 @@ def train(
 
     loaded = load_recipe(recipe, settings or [])
     going_on = resume_wanted(resume)
+    json_wanted(as_json, only_say)
+    if only_say:
+        asked = loaded.recipe
+        dry_run(asked.model, asked.train, out, title=f"fathom train {recipe}", as_json=as_json)
+        return
+    keep_memory()
     from fathom.train.start import start
 
-    trainer = start(loaded.recipe, out, resume=going_on, quiet=quiet)
-    trainer.train()
+    start(loaded.recipe, out, resume=going_on, quiet=quiet, origin=loaded.origin).train()
