@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from fathom.checkpoint.card import About, model_card
 from fathom.checkpoint.convert import Told, convert
 from fathom.checkpoint.find import resolve
-from fathom.checkpoint.folder import new_folder
 from fathom.checkpoint.fp8_blocks import QUANTIZATION, Weights, check_dtypes, dtype_of, layout
 from fathom.checkpoint.hf_config import hf_config
 from fathom.checkpoint.inventory import CONFIG, Inventory, take_inventory
@@ -23,6 +22,7 @@ from fathom.checkpoint.tensors import DTYPES, Kind, Stored, read_header
 from fathom.checkpoint.tokenizer_files import TOKENIZER, SpecialIds, copy_tokenizer, special_ids
 from fathom.checkpoint.training import EMA, STATE, TRAINER
 from fathom.config.errors import DataError, need
+from fathom.config.folder import new_folder
 
 GENERATION = "generation_config.json"
 CARD = "README.md"
