@@ -183,7 +183,7 @@ def test_a_checkpoint_comes_back_to_the_bit(
     assert folder == tmp_path / "checkpoints" / "step-000030"
     assert {path.name for path in folder.iterdir()} == {
         "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja",
-        "tokenizer_config.json", "special_tokens_map.json", "state",
+        "tokenizer_config.json", "special_tokens_map.json", "state", "manifest.json",
     }  # fmt: skip
     again, weights, back = load_checkpoint(folder)
     assert again == config and same(weights, state)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from fathom.checkpoint import folder as module
-from fathom.checkpoint.folder import delete_folder, new_folder
+from fathom.config import folder as module
 from fathom.config.errors import DataError, DiskError
+from fathom.config.folder import delete_folder, new_folder, write_file
 
 
 def names(folder: Path) -> list[str]:
@@ -254,3 +254,26 @@ def test_deleting_is_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with new_folder(tmp_path / "next") as folder:
         (folder / "x").touch()
     assert names(tmp_path) == ["next"]
+
+
+def test_what_another_process_made_meanwhile_is_not_overwritten(tmp_path: Path):
+    with pytest.raises(DataError, match=r"exists already\. Fix: "), new_folder(tmp_path / "model") as folder:
+        (folder / "mine").touch()
+        with new_folder(tmp_path / "model") as other:
+            (other / "theirs").touch()
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["theirs"]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_file(tmp_path / "x", "old\n")
+    (tmp_path / ".x.tmp").write_text("half", encoding="utf-8")  # of a writer that was killed
+    write_file(tmp_path / "x", "new\n")
+    assert (tmp_path / "x").read_bytes() == b"new\n" and names(tmp_path) == ["x"]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskError, match="the disk is full"):
+        write_file(tmp_path / "x", "newer")
+    assert (tmp_path / "x").read_bytes() == b"new\n" and names(tmp_path) == ["x"]

@@ -75,6 +75,16 @@ def test_fine_tuning_lowers_the_loss_on_replies_and_goes_on_bit_for_bit(base, re
     ).read_bytes()
 
 
+def test_the_record_says_where_the_settings_came_from(base, recipe, tmp_path):
+    trainer = start_sft(recipe, base, tmp_path / "run", quiet=True, origin={"train.lr": "command line"})
+    trainer.train()
+    about = json.loads((tmp_path / "run" / "about.json").read_text())
+    assert about["title"] == "sft" and about["origin"] == {"train.lr": "command line"}
+    assert about["parameters"]["mtp"] > 0, "of the base's network"
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [event["kind"] for event in events] == ["saved"]
+
+
 def test_packed_conversations_do_not_see_each_other(base, recipe, tmp_path):
     """What a row gives for its second conversation does not depend on its first."""
     trainer = start_sft(recipe, base, tmp_path / "run", quiet=True)

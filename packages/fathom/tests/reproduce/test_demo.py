@@ -14,7 +14,7 @@ from fathom.reproduce import demo
 KEYS = {
     "minutes", "seconds", "tokens_seen", "steps", "bits_per_byte_before", "bits_per_byte_after",
     "max_violation", "parameters_total", "parameters_active", "cache_bytes_per_token",
-    "mha_cache_bytes_per_token", "questions", "right", "share_right", "model",
+    "mha_cache_bytes_per_token", "questions", "right", "share_right", "model", "report",
 }  # fmt: skip
 
 
@@ -24,16 +24,12 @@ def small(monkeypatch):
     own = demo.recipes
 
     def recipes(minutes: float, seed: int):
-        return tuple(
-            replace(
-                recipe,
-                data=replace(
-                    recipe.data, sources=("smallworld",), weights=(), documents=300, held_out=0.05, workers=1
-                ),
-                train=replace(recipe.train, minutes=0.0, steps=4, precision="fp32"),
-            )
-            for recipe in own(minutes, seed)
-        )
+        return tuple(replace(loaded, recipe=shortened(loaded.recipe)) for loaded in own(minutes, seed))
+
+    def shortened(recipe):
+        source = {"sources": ("smallworld",), "weights": (), "documents": 300, "held_out": 0.05, "workers": 1}
+        train = replace(recipe.train, minutes=0.0, steps=4, precision="fp32")
+        return replace(recipe, data=replace(recipe.data, **source), train=train)
 
     monkeypatch.setattr(demo, "recipes", recipes)
     monkeypatch.setattr(demo, "QUESTIONS", 7)
@@ -67,7 +63,7 @@ def test_at_a_terminal_the_chat_opens(small, tmp_path, monkeypatch):
 
 
 def test_time_is_shared_out(tmp_path):
-    first, second = demo.recipes(6.0, seed=3)
+    first, second = (loaded.recipe for loaded in demo.recipes(6.0, seed=3))
     assert first.train.minutes + second.train.minutes < 6.0
     assert (first.train.steps, second.train.steps) == (0, 0)
     assert first.train.seed == first.data.seed == second.data.seed == 3

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Collection
 from pathlib import Path
 
-from fathom.checkpoint.folder import delete_folder
 from fathom.checkpoint.inventory import CONFIG, has_weights, refuse_pickles, take_inventory
+from fathom.checkpoint.manifest import check_sizes
 from fathom.checkpoint.training import check_training
 from fathom.config.errors import DataError
+from fathom.config.folder import delete_folder
 
 CHECKPOINTS = "checkpoints"
 STEP = re.compile(r"step-(\d{6,})")
@@ -33,11 +35,15 @@ def step_folders(checkpoints: Path) -> list[tuple[int, Path]]:
 
 
 def problem(folder: Path, *, resumable: bool = False) -> str | None:
-    """What is wrong with a checkpoint (with `resumable`, also with its training state); None = nothing."""
+    """What is wrong with a checkpoint (with `resumable`, also with what only its run reads); None = nothing.
+
+    By names, shapes and lengths; no weight is read. `fathom.checkpoint.manifest.verify` reads them all.
+    """
     try:
         config = take_inventory(folder).config
         if resumable:
             check_training(folder, config)
+            check_sizes(folder)
     except DataError as error:
         return str(error)
     return None
@@ -72,11 +78,14 @@ def resolve(path: Path | str) -> Path:
     raise DataError(f"{path} is no model: it has no {lacking}. Fix: {_instead(path, '')}")
 
 
-def prune(run: Path, keep: int, *, written: Path | None = None) -> list[Path]:
+def prune(
+    run: Path, keep: int, *, written: Path | None = None, damaged: Collection[Path] = ()
+) -> list[Path]:
     """Delete all but the `keep` newest checkpoints of `run`; returns what was deleted.
 
     Call it after a save: `written`, the folder just saved, counts as the newest whatever its step. A damaged
     checkpoint does not count as kept; one that is newer than the last to keep stays, to be looked at.
+    damaged   those whose bytes are known to have changed: only lengths are looked at here
     """
     assert keep >= 1, f"keep={keep} would delete everything"
     folders = [folder for _, folder in reversed(step_folders(Path(run) / CHECKPOINTS))]
@@ -85,7 +94,7 @@ def prune(run: Path, keep: int, *, written: Path | None = None) -> list[Path]:
     deleted = []
     for folder in folders:
         if kept < keep:
-            kept += problem(folder) is None
+            kept += folder not in damaged and problem(folder, resumable=True) is None
         else:
             delete_folder(folder)
             deleted.append(folder)

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from fathom.checkpoint.find import resolve
+from fathom.checkpoint.fp8_blocks import read_weight
 from fathom.checkpoint.hf import assemble
-from fathom.checkpoint.inventory import take_inventory
+from fathom.checkpoint.inventory import CONFIG, Inventory, take_inventory
+from fathom.checkpoint.manifest import verify
 from fathom.checkpoint.tensors import Reader
-from fathom.checkpoint.training import TrainingState, read_training
+from fathom.checkpoint.training import TrainingState, check_training, read_training
 from fathom.config.model import ModelConfig
 from fathom.model.transformer import Transformer
 
@@ -21,13 +23,14 @@ def load_model_state(
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The network and its weights in our names, from a run, a checkpoint or any official folder.
 
-    One file or many: all names and shapes are checked first, then tensors are read one at a time.
-    dtype    of the weights (the routing bias stays float32); None = as stored
-    errors   DataError in one line: what is damaged or missing, in which file
+    One file or many: all names and shapes are checked first, then (where a run has left hashes) every byte,
+    then tensors are read one at a time.
+    dtype    of the weights (the routing bias stays float32); None = as stored, bf16 for those in FP8
+    errors   DataError in one line: what is damaged, missing or not finite, in which file
     """
     inventory = take_inventory(resolve(path))
-    with Reader(inventory.files) as reader:
-        return inventory.config, assemble(reader.read, inventory.config, dtype=dtype, device=device)
+    verify(inventory.folder, only={CONFIG, *(stored.path.name for stored in inventory.stored.values())})
+    return inventory.config, _read(inventory, device, dtype)
 
 
 def load_model(
@@ -41,7 +44,22 @@ def load_model(
 
 
 def load_checkpoint(path: Path | str) -> tuple[ModelConfig, dict[str, Tensor], TrainingState]:
-    """Everything `save_checkpoint` was given, bit for bit, on the CPU; `path` as for `load_model_state`."""
+    """Everything `save_checkpoint` was given, bit for bit, on the CPU; `path` as for `load_model_state`.
+
+    Every file's bytes are compared with the manifest first. Errors as `load_model_state`.
+    """
     folder = resolve(path)
-    config, state = load_model_state(folder)
-    return config, state, read_training(folder, config)
+    inventory = take_inventory(folder)
+    check_training(folder, inventory.config)
+    verify(folder)
+    return inventory.config, _read(inventory, "cpu", None), read_training(folder, inventory.config)
+
+
+def _read(inventory: Inventory, device: torch.device | str, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The weights in our names."""
+    with Reader(inventory.stored) as reader:
+
+        def read(name: str) -> Tensor:
+            return read_weight(reader, inventory.stored, name, dtype)
+
+        return assemble(read, inventory.config, dtype=dtype, device=device)

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from fathom.checkpoint.find import step_folder
-from fathom.checkpoint.folder import new_folder
 from fathom.checkpoint.hf import to_hf
 from fathom.checkpoint.hf_config import hf_config
 from fathom.checkpoint.inventory import CONFIG, WEIGHTS
 from fathom.checkpoint.json_file import write_json
+from fathom.checkpoint.manifest import write_manifest
 from fathom.checkpoint.names import ROUTING_BIAS, official
 from fathom.checkpoint.tensors import write_tensors
 from fathom.checkpoint.tokenizer_files import SpecialIds, copy_tokenizer, special_ids
 from fathom.checkpoint.training import TrainingState, write_training
+from fathom.config.folder import new_folder
 from fathom.config.model import ModelConfig
 
 GENERATION = "generation_config.json"
@@ -54,7 +55,7 @@ def save_checkpoint(
     tokenizer: Path | None,
     training: TrainingState,
 ) -> Path:
-    """Write RUN/checkpoints/step-NNNNNN, a model folder with `state/` inside; returns it.
+    """Write RUN/checkpoints/step-NNNNNN, a model folder with `state/` and a manifest inside; returns it.
 
     Weights keep the precision of `state` (fp32 masters), so that a run resumes bit for bit. A folder of the
     same step that is there already is replaced. Errors as `save_model`; older checkpoints are never touched.
@@ -64,6 +65,7 @@ def save_checkpoint(
     with new_folder(folder, replace=True) as temp:
         _write(temp, state, config, tokenizer, None, False)
         write_training(temp, training)
+        write_manifest(temp)
     return folder
 
 

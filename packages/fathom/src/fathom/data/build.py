@@ -1,21 +1,20 @@
 """From sources to a corpus folder: split, train a tokenizer, tokenise in parallel, write shards, report.
 
 A large source is read twice, once to survey it and once to tokenise it, so that no text has to fit in memory.
-The folder appears under its name when it is complete, and not at all when anything goes wrong.
+The folder appears under its name when it is complete, and not at all when anything goes wrong; what a killed
+build leaves behind is cleared away by the next one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from fathom.config.data import DataConfig
 from fathom.config.errors import DataError, DiskError, need, plain
+from fathom.config.folder import new_folder
 from fathom.data.corpus import SPLITS, CorpusMeta, CorpusReport, SourceReport, fingerprint
 from fathom.data.encode import Encoded, Task, encode_all
 from fathom.data.progress import Progress
@@ -33,11 +32,12 @@ def build_corpus(config: DataConfig, out: Path, *, vocab_size: int | None = None
 
     vocab_size   of a tokenizer trained here, instead of config.vocab_size; a config.tokenizer must fit in it
     guarantee    the same config gives the same bytes for any number of workers (meta.json has a fingerprint);
-                 after an error or an interrupt there is no folder
+                 after an error, an interrupt or a kill there is no folder
     errors       DataError: no text, a bad source or tokenizer, `out` exists; DiskError: full or not writable
     """
     out = Path(out)
-    with _new_folder(out) as folder, Progress() as progress:
+    _check_place(out)
+    with new_folder(out) as folder, Progress() as progress:
         surveys, samples = _read_all(config, vocab_size or config.vocab_size, progress)
         tokenizer = _tokenizer(config, vocab_size, surveys, samples, progress)
         tokenizer.save(folder)
@@ -179,28 +179,12 @@ def _store(
         start += length
 
 
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name on success and is removed otherwise."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.building")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process of this number that was killed
+def _check_place(out: Path) -> None:
+    """Nothing but an empty folder is where the corpus will be, and one can be there."""
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-        need(free, f"{plain(str(out))} exists", fix="name a new folder, or delete that one", error=DataError)
-        temporary.mkdir(parents=True)
     except OSError as error:
         what = f"cannot write {plain(str(out))} ({error.strerror})"
         raise DiskError(f"{what}. Fix: choose another folder") from None
-    try:
-        yield temporary
-        temporary.replace(out)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            what = f"{plain(str(out))} was made by another process meanwhile"
-            raise DataError(f"{what}. Fix: use that one, or name a new folder") from None
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        what = f"the disk of {plain(str(out))} is full"
-        raise DiskError(f"{what}. Fix: free some space, or choose a folder on another disk") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    need(free, f"{plain(str(out))} exists", fix="name a new folder, or delete that one", error=DataError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from fathom.checkpoint.find import resolve
-from fathom.checkpoint.load import load_checkpoint, load_model_state
+from fathom.checkpoint.load import load_model_state
 from fathom.checkpoint.tokenizer_files import check_tokenizer
 from fathom.config.dump import to_dict
 from fathom.config.errors import DataError, need
@@ -21,6 +22,7 @@ from fathom.data.chat import encode_chat
 from fathom.data.conversations import Messages, open_conversations
 from fathom.data.tokenizer import Tokenizer
 from fathom.model.transformer import Transformer
+from fathom.ops.kernels import choose_kernels
 from fathom.train.loop import Run, Trainer
 from fathom.train.machine import survey
 from fathom.train.start import check_out, check_same_model, saved_precision, write_recipe
@@ -79,14 +81,21 @@ def _encode(tokenizer: Tokenizer, where: str, messages: Messages) -> tuple[list[
 
 
 def start_sft(
-    recipe: Recipe, base: Path, out: Path, *, resume: bool = False, quiet: bool = False
+    recipe: Recipe,
+    base: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    origin: Mapping[str, str] | None = None,
 ) -> Trainer:
     """Everything of `fathom sft` up to the first step: the model in `base`, the recipe's conversations.
 
     The recipe's [model] is not used: the network is the base's. Documents are always masked.
+    origin   where each setting came from, for the record
     errors   ConfigError, DataError and DiskError in one line, before anything is overwritten
     """
-    found = check_out(out, resume)
+    saved = check_out(out, resume)
     folder = resolve(base)
     tokenizer = Tokenizer.load(folder)
     config, state = load_model_state(folder, dtype=torch.float32)  # masters are fp32, whatever the base was
@@ -98,7 +107,6 @@ def start_sft(
         fix=f"set it to {most} or less",
     )
     data = ChatRows(pack_conversations(recipe, tokenizer), recipe.train.seed)
-    saved = load_checkpoint(found) if found is not None else None
     machine = survey(recipe.train.device, saved_precision(recipe.train.precision, saved))
     run = Run(
         folder=out,
@@ -106,13 +114,14 @@ def start_sft(
         tokenizer=folder,
         title="sft",
         quiet=quiet,
+        origin=origin or {},
         notes={"base": str(base), "precision": machine.precision},
     )
-    model = Transformer(config, seed=None)
+    model = Transformer(config, kernels=choose_kernels(recipe.train.ops, machine.dtype), seed=None)
     model.load_state_dict(state, assign=True)
     trainer = Trainer(model, replace(recipe.train, mask_documents=True), data, machine, run)
     if saved is not None:
-        check_same_model(saved[0], config, out)
-        trainer.resume(*saved[1:])
+        check_same_model(saved.config, config, out)
+        trainer.resume(saved)
     write_recipe(recipe, out)
     return trainer

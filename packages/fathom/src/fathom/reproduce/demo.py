@@ -14,16 +14,16 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fathom.checkpoint.find import latest
-from fathom.checkpoint.folder import disk_errors
 from fathom.checkpoint.load import load_model
 from fathom.config.counts import count, mha_cache_elements
-from fathom.config.load import load_recipe
-from fathom.config.recipe import Recipe
+from fathom.config.folder import disk_errors
+from fathom.config.load import Loaded, load_recipe
 from fathom.data.smallworld import prompts
 from fathom.data.tokenizer import Tokenizer
 from fathom.evals.questions import Answered, ask, share_right
 from fathom.model.transformer import Transformer
 from fathom.posttrain.sft import start_sft
+from fathom.report import write_report
 from fathom.train.log import METRICS
 from fathom.train.start import prepare_corpus, start
 
@@ -53,30 +53,35 @@ class Figures:
     right: int
     share_right: float
     model: str  # folder to chat with
+    report: str  # page about its pre-training
 
 
-def recipes(minutes: float, seed: int) -> tuple[Recipe, Recipe]:
+def recipes(minutes: float, seed: int) -> tuple[Loaded, Loaded]:
     """Pre-training and fine-tuning, each with its share of the time."""
     seeds = [f"train.seed={seed}", f"data.seed={seed}"]
     first = load_recipe("demo", [f"train.minutes={minutes * PRETRAIN}", *seeds])
     same = f"train.precision={first.recipe.train.precision}"
     second = load_recipe("sft", [f"train.minutes={minutes * FINE_TUNE}", same, *seeds])
-    return first.recipe, second.recipe
+    return first, second
 
 
 def run(minutes: float, out: Path, *, seed: int = 0, quiet: bool = False) -> tuple[Figures, list[Answered]]:
     """Everything but the talking. Writes out/{corpus, pretrain, sft}; called again, it goes on in `out`."""
     begun = time.monotonic()
-    first, second = recipes(minutes, seed)
+    loaded, tuning = recipes(minutes, seed)
+    first = loaded.recipe
     corpus = prepare_corpus(first, out)
     recipe = replace(first, data=replace(first.data, corpus=str(corpus)))
-    trainer = start(recipe, out / "pretrain", resume=True, quiet=quiet, title="pre-train")
+    trainer = start(
+        recipe, out / "pretrain", resume=True, quiet=quiet, title="pre-train", origin=loaded.origin
+    )
     measure = trainer.run.held_out
     assert measure is not None, "the demo's recipe holds text out"
     before = measure(Transformer(first.model, seed=seed).to(trainer.machine.device))
     pretrained = trainer.train()
     after = measure(trainer.model)
-    tuner = start_sft(second, out / "pretrain", out / "sft", resume=True, quiet=quiet)
+    base, last = out / "pretrain", out / "sft"
+    tuner = start_sft(tuning.recipe, base, last, resume=True, quiet=quiet, origin=tuning.origin)
     tuned = tuner.train()
     answers = ask_held_out(out / "sft", trainer.machine.device, quiet=quiet)
     counts = count(first.model)
@@ -96,6 +101,7 @@ def run(minutes: float, out: Path, *, seed: int = 0, quiet: bool = False) -> tup
         right=sum(a.right for a in answers),
         share_right=share_right(answers),
         model=str(out / "sft"),
+        report=str(write_report([out / "pretrain"])),
     )
     with disk_errors(out):
         (out / "figures.json").write_text(json.dumps(asdict(figures), indent=2) + "\n")

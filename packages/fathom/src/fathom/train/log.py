@@ -1,119 +1,137 @@
-"""What a run says of itself: JSON lines always, TensorBoard when it is installed, a live line for people."""
+"""What a run leaves behind for its report: JSON lines, and the same for TensorBoard and wandb where they are.
+
+RUN/metrics.jsonl   one object a step: losses, rates, load balance, steps left out; null = not finite.
+                    An evaluation adds a second object of its step, with "val/bpb" alone
+RUN/loads.jsonl     tokens per expert since the last line, [layer][expert]: trunk first, MTP's last
+RUN/samples.jsonl   what the model made of the beginning of held-out texts
+RUN/events.jsonl    what happened: resumed, saved, skipped a step, went back, stopped
+
+Every line is handed to the system whole and at once, so a killed process leaves at most a half line at the
+end; whoever goes on cuts away that and what came after the checkpoint.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple
 
-from rich import progress as bars
-from rich.console import Console
+from fathom.config.folder import disk_errors
+from fathom.train.sinks import Sink
 
-from fathom.checkpoint.folder import disk_errors
-
-METRICS = "metrics.jsonl"
+METRICS, LOADS, SAMPLES, EVENTS = "metrics.jsonl", "loads.jsonl", "samples.jsonl", "events.jsonl"
+BITS_PER_BYTE = "val/bpb"
 
 
-class Metrics:
-    """RUN/metrics.jsonl, one object per step, and the same scalars in RUN/tensorboard."""
+class Sample(NamedTuple):
+    """The beginning of a text, and how the model went on."""
 
-    def __init__(self, run: Path, *, step: int) -> None:
-        """Continue after `step` steps: lines of later ones, left by a run that died, are dropped."""
-        self.path = run / METRICS
+    prompt: str
+    text: str
+
+
+class Lines:
+    """A file of JSON objects, one a line, each with its step, in the order of steps."""
+
+    def __init__(self, path: Path, *, step: int) -> None:
+        """Continue after `step` steps: lines of later ones, left by a run that died, are cut away."""
+        self.path = path
+        self.last: list[dict[str, Any]] = []  # what was there of `step` itself
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+            self._file.truncate(self._sound(step))
+
+    def _sound(self, step: int) -> int:
+        """Bytes up to the first line that is damaged or of a later step."""
+        size = 0
+        with self.path.open("rb") as file:
+            for text in file:
+                line = _parse(text)
+                if line is None or line["step"] > step:
+                    break
+                size += len(text)
+                if line["step"] == step:
+                    self.last.append(line)
+        return size
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """One line, given to the system before this returns; DiskError if there is no room for it."""
+        left = memoryview((json.dumps({"step": step} | dict(values), ensure_ascii=False) + "\n").encode())
         with disk_errors(self.path):
-            run.mkdir(parents=True, exist_ok=True)
-            kept = [line for line in self._lines() if line["step"] <= step]
-            whole = self.path.with_suffix(".tmp")
-            whole.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            whole.replace(self.path)
-            self._file = self.path.open("a")
-        self._board = _tensorboard(run / "tensorboard", step)
+            while left:
+                left = left[self._file.write(left) :]
 
-    def _lines(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        lines = []
-        for text in self.path.read_text().splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                break  # the line a killed process was writing
-            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-                break
-            lines.append(line)
-        return lines
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One line; values that are not finite become null, which JSON knows."""
-        row = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
+    def flush(self) -> None:
+        """Make the disk hold every line."""
         with disk_errors(self.path):
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flush and release the files."""
+        """Release the file."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
 
 
-def _tensorboard(folder: Path, step: int) -> Any:
-    """A writer if tensorboard is installed, else None."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder), purge_step=step + 1)
+class Journal:
+    """The four files of a run, and whoever else listens to it."""
 
-
-class LiveLine:
-    """Where the run is: a bar on a terminal, a plain line every `every` steps elsewhere."""
-
-    def __init__(self, title: str, *, every: int, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, quiet=quiet)
-        self._every = every
-        self._bars = bars.Progress(
-            bars.TextColumn("{task.description}"),
-            bars.BarColumn(bar_width=24),
-            bars.TextColumn("{task.percentage:>3.0f}%"),
-            bars.TextColumn("{task.fields[line]}"),
-            console=self._console,
-            disable=not self._console.is_terminal or quiet,
+    def __init__(self, run: Path, *, step: int, sinks: Sequence[Sink] = ()) -> None:
+        """Continue after `step` steps."""
+        self._metrics, self._loads, self._events = (
+            Lines(run / name, step=step) for name in (METRICS, LOADS, EVENTS)
         )
-        self._task = self._bars.add_task(title, total=1.0, line="")
-        self._title = title
+        self._sinks = sinks
+        done = any(BITS_PER_BYTE in line for line in self._metrics.last)
+        self.evaluated = step if done else -1
+        self._samples = Lines(run / SAMPLES, step=step if done else step - 1)  # else they are made again
 
-    def show(self, step: int, progress: float, line: str) -> None:
-        """The state after `step`; `line` is made by `describe`."""
-        self._bars.update(self._task, completed=min(progress, 1.0), line=line)
-        if self._bars.disable and step % self._every == 0:
-            self.say(f"{self._title} {100 * progress:3.0f} %  {line}")
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """The scalars of a step; values that are not finite become null, which JSON knows."""
+        self._metrics.write(step, {k: v if math.isfinite(v) else None for k, v in values.items()})
+        for sink in self._sinks:
+            sink.scalars(step, values)
 
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+    def evaluation(self, step: int, bits_per_byte: float, samples: Sequence[Sample]) -> None:
+        """Bits per byte of held-out text after `step`, and texts; `evaluated` is the last such step."""
+        for number, sample in enumerate(samples):
+            self._samples.write(step, sample._asdict())
+            for sink in self._sinks:
+                sink.text(step, f"samples/{number}", f"{sample.prompt}▸{sample.text}")
+        self.metrics(step, {BITS_PER_BYTE: bits_per_byte})
+        self.evaluated = step
 
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
+    def loads(self, step: int, count_LE: Sequence[Sequence[int]]) -> None:
+        """Tokens per expert since the last time."""
+        self._loads.write(step, {"counts": count_LE})
+        shares = [len(counts) * n / max(sum(counts), 1) for counts in count_LE for n in counts]
+        for sink in self._sinks:
+            sink.histogram(step, "moe/load", shares)  # 1 = the mean of the layer
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
+    def event(self, step: int, kind: str, detail: str) -> None:
+        """Something that does not happen at every step."""
+        self._events.write(step, {"kind": kind, "detail": detail})
+
+    def flush(self) -> None:
+        """Make the disk hold what was written: before a checkpoint, whose past it is."""
+        for lines in (self._metrics, self._loads, self._samples, self._events):
+            lines.flush()
+
+    def close(self) -> None:
+        """Release the files."""
+        for lines in (self._metrics, self._loads, self._samples, self._events):
+            lines.close()
+        for sink in self._sinks:
+            sink.close()
 
 
-def describe(step: int, values: Mapping[str, float], eta_s: float) -> str:
-    """step, loss, tokens/s, MFU, MaxVio, ETA: what the live line shows."""
-    minutes, seconds = divmod(int(max(eta_s, 0.0)), 60)
-    return (
-        f"step {step}  loss {values['train/loss']:.3f}  {values['perf/tokens_per_sec']:,.0f} tok/s  "
-        f"MFU {100 * values['perf/mfu']:.0f}%  MaxVio {values['moe/max_violation']:.2f}  "
-        f"ETA {minutes}:{seconds:02d}"
-    )
+def _parse(text: bytes) -> dict[str, Any] | None:
+    """A whole line that says its step; None for the one that a killed process was writing."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    sound = isinstance(line, dict) and isinstance(line.get("step"), int) and text.endswith(b"\n")
+    return line if sound else None

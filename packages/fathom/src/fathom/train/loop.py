@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
-from fathom.checkpoint.find import prune, step_folder
+from fathom.checkpoint.find import prune
+from fathom.checkpoint.newest import Saved, load_newest
 from fathom.checkpoint.save import save_checkpoint
 from fathom.checkpoint.training import TrainingState
 from fathom.config.counts import flops_per_token
@@ -19,12 +21,16 @@ from fathom.config.errors import DataError, need
 from fathom.config.train import TrainConfig
 from fathom.data.batch import Batch
 from fathom.model.transformer import Transformer
+from fathom.train.about import describe_run, write_about
 from fathom.train.balance import max_violation, update_biases
 from fathom.train.budget import Budget, Position
-from fathom.train.log import LiveLine, Metrics, describe
+from fathom.train.live import LiveLine, describe
+from fathom.train.log import BITS_PER_BYTE, Journal, Sample
 from fathom.train.machine import Machine
 from fathom.train.optimizer import Optimizer
 from fathom.train.schedule import batch_rows, bias_speed, learning_rate, mtp_weight
+from fathom.train.sinks import open_sinks
+from fathom.train.spikes import Watch
 from fathom.train.step import Losses, Weights, backward
 from fathom.train.stop import Diverged, Stopped, StopSignals, only_run_in
 
@@ -67,7 +73,9 @@ class Run:
     tokenizer: Path  # folder whose tokenizer files every checkpoint carries
     title: str = "train"
     quiet: bool = False
+    origin: Mapping[str, str] = field(default_factory=dict)  # where each setting came from
     held_out: Callable[[Transformer], float] | None = None  # bits per byte
+    samples: Callable[[Transformer], list[Sample]] | None = None  # texts that the model goes on with
     notes: Mapping[str, str] = field(default_factory=dict)  # kept in every checkpoint
     last: dict[str, float] = field(default_factory=dict)  # metrics of the last step
 
@@ -82,68 +90,85 @@ class Trainer:
         self.budget, self.at = Budget(config), Position()
         model.to(machine.device)
         model.recompute = config.recompute
-        self.optimizer = Optimizer(model, config.optim)
+        self.optimizer = Optimizer(model, config.optim, machine.dtype)
+        self.watch = Watch(config.stability)
         self._flops = flops_per_token(model.config, config.seq_len)
         self._saved: Path | None = None  # the checkpoint of this very step
+        self._resumed = ""  # from where, for the record
+        self._damaged: set[Path] = set()  # checkpoints whose bytes are known to have changed
+        self._count_LE: Tensor | None = None  # tokens per expert since the last record of loads
         self._smooth: float | None = None  # the loss as the live line shows it
 
     def train(self) -> Position:
         """Step until the budget is spent, save, and return where that was.
 
-        Raises Stopped (130 or 75) after a signal, with the run saved; Diverged (3) if the loss is not finite.
+        Raises Stopped (130 or 75) after a signal, with the run saved; Diverged (3) if too many steps fail.
         """
-        begun = self.at.step
         with only_run_in(self.run.folder):
-            self._train(begun)
+            self._train()
         return self.at
 
-    def _train(self, begun: int) -> None:
-        metrics = Metrics(self.run.folder, step=begun)
-        try:
-            with (
-                StopSignals() as stop,
-                LiveLine(self.run.title, every=self.config.log.every, quiet=self.run.quiet) as live,
-            ):
-                live.say(f"{self.run.title}: {self.machine.describe()}")
+    def _train(self) -> None:
+        begun = self.at.step
+        every, quiet = self.config.log.every, self.run.quiet
+        with StopSignals() as stop, LiveLine(self.run.title, every=every, quiet=quiet) as live:
+            live.say(f"{self.run.title}: {self.machine.describe()}")
+            with closing(self._journal(live)) as journal:
+                if self._resumed:
+                    journal.event(self.at.step, "resumed", self._resumed)
+                self._evaluate(journal, live)  # what a kill took away
                 while self.budget.progress(self.at) < 1.0:
-                    self._step_and_report(metrics, live)
-                    self._heed(stop)
+                    self._step_and_report(journal, live)
+                    self._heed(stop, journal)
                 if self.at.step > begun:
-                    self._finish(metrics, live)
-                self._heed(stop)
-        finally:
-            metrics.close()
+                    live.say(f"{self.watch.summary(self.at.step)}; saved {self.save()}")
+                self._heed(stop, journal)
 
-    def _heed(self, stop: StopSignals) -> None:
+    def _journal(self, live: LiveLine) -> Journal:
+        run = self.run
+        described = describe_run(
+            run.title, run.recipe, run.origin, self.machine,
+            model=self.model.config, seq_len=self.config.seq_len,
+        )  # fmt: skip
+        about, wandb = write_about(run.folder, described), self.config.log.wandb
+        sinks = open_sinks(run.folder, step=self.at.step, wandb=wandb, about=about, say=live.say)
+        return Journal(run.folder, step=self.at.step, sinks=sinks)
+
+    def _heed(self, stop: StopSignals, journal: Journal) -> None:
         """Save and raise Stopped if a signal has come."""
         if stop.exit_code is not None:
-            folder = self.save()
+            folder = self._save(journal)
+            journal.event(self.at.step, "stopped", f"by a signal, exit status {stop.exit_code}")
             goes_on = "the same command goes on (train and sft: with --resume auto)"
             raise Stopped(f"stopped at step {self.at.step}, saved {folder}; {goes_on}", stop.exit_code)
 
     def step(self) -> dict[str, float]:
-        """One optimizer step; its metrics."""
+        """One optimizer step, or a batch left out because the watch says so; its metrics."""
         start = time.perf_counter()
         progress = self.budget.progress(self.at)
         lr = learning_rate(self.config, self.at.step, progress)
         losses = self._gradients(progress)
         norm = self.optimizer.clip()
-        if not (math.isfinite(losses.main) and math.isfinite(norm)):
-            raise Diverged(
-                f"the loss at step {self.at.step + 1} is {losses.main} (gradient norm {norm}). Fix: lower "
-                f"train.lr={self.config.lr:g} and resume from the last checkpoint in {self.run.folder}"
-            )
-        self.optimizer.step(lr)
-        balance, schedule = self.config.balance, self.config.schedule
-        if losses.count_LE.numel():
-            speed = bias_speed(balance, schedule, progress)
-            update_biases(self.model, losses.count_LE, speed, balance.bias_rule)
+        if self.watch.judge(losses.main, norm) is None:
+            self._update(losses, lr, progress)
+        else:
+            self.optimizer.skip()
         seconds = time.perf_counter() - start
         self._saved = None
         self.at.step += 1
         self.at.tokens += losses.tokens
         self.at.elapsed_s += seconds
+        count_LE = losses.count_LE.cpu()
+        self._count_LE = count_LE if self._count_LE is None else self._count_LE + count_LE
         return self._metrics(losses, norm, lr, seconds)
+
+    def _update(self, losses: Losses, lr: float, progress: float) -> None:
+        """Weights, their average and the routing biases."""
+        balance, schedule = self.config.balance, self.config.schedule
+        self.optimizer.step(lr)
+        if losses.count_LE.numel():
+            speed = bias_speed(balance, schedule, progress)
+            update_biases(self.model, losses.count_LE, speed, balance.bias_rule)
 
     def _gradients(self, progress: float) -> Losses:
         """Forward and backward over the next batch."""
@@ -156,6 +181,7 @@ class Trainer:
             micro_rows=self.config.micro_batch,
             dtype=self.machine.dtype,
             mask_documents=self.config.mask_documents,
+            accumulate=self.optimizer.accumulate,
         )
 
     def _metrics(self, losses: Losses, norm: float, lr: float, seconds: float) -> dict[str, float]:
@@ -171,35 +197,77 @@ class Trainer:
             "train/elapsed_s": self.at.elapsed_s,
             "perf/tokens_per_sec": rate,
             "perf/mfu": rate * self._flops / self.machine.peak_flops,
+            "stability/skipped": self.watch.skipped,
+            "stability/rollbacks": self.watch.counts["rollback"],
         }
 
-    def _step_and_report(self, metrics: Metrics, live: LiveLine) -> None:
+    def _step_and_report(self, journal: Journal, live: LiveLine) -> None:
+        """A step, its records, and whatever is due after it: a way back, a checkpoint, an evaluation."""
+        skipped = self.watch.skipped
         values = self.step()
-        c, step = self.config, self.at.step
-        if c.save.every and step % c.save.every == 0:
-            self.save()  # before the evaluation: what is saved cannot be lost to it
-        if c.log.eval_every and step % c.log.eval_every == 0:
-            values |= self._held_out(live)
-        metrics.write(step, values)
+        step, every, done = self.at.step, self.config.save.every, self.budget.progress(self.at) >= 1.0
+        journal.metrics(step, values)
         self.run.last = values
-        before = values["train/loss"] if self._smooth is None else self._smooth
-        self._smooth = SMOOTHING * before + (1.0 - SMOOTHING) * values["train/loss"]
-        line = describe(step, values | {"train/loss": self._smooth}, self.budget.eta_s(self.at))
-        live.show(step, self.budget.progress(self.at), line)
+        if self._count_LE is not None and (done or step % self.config.log.every == 0):
+            if self._count_LE.numel():
+                journal.loads(step, self._count_LE.tolist())
+            self._count_LE = None
+        if self.watch.skipped > skipped and self.watch.last is not None:
+            journal.event(step, *self.watch.last)
+        else:
+            before = values["train/loss"] if self._smooth is None else self._smooth
+            self._smooth = SMOOTHING * before + (1.0 - SMOOTHING) * values["train/loss"]
+        if self.watch.exhausted:
+            self._go_back(journal, live)
+        shown = values if self._smooth is None else values | {"train/loss": self._smooth}
+        live.show(step, self.budget.progress(self.at), describe(step, shown, self.budget.eta_s(self.at)))
+        if done or (every and step % every == 0):
+            self._save(journal)  # before the evaluation: what is saved cannot be lost to it
+        self._evaluate(journal, live)
 
-    def _held_out(self, live: LiveLine) -> dict[str, float]:
-        if self.run.held_out is None:
-            return {}
-        bpb = self.run.held_out(self.model)
-        live.say(f"step {self.at.step}: {bpb:.3f} bits per byte on held-out text")
-        return {"val/bpb": bpb}
+    def _go_back(self, journal: Journal, live: LiveLine) -> None:
+        """Take weights, moments, average and biases from the newest intact checkpoint; the data goes on.
 
-    def _finish(self, metrics: Metrics, live: LiveLine) -> None:
-        live.say(f"saved {self.save()}")
-        final = self._held_out(live)
-        if final:
-            metrics.write(self.at.step, final)
-            self.run.last |= final
+        The batches since then are thereby left out (PaLM, arXiv 2204.02311, section 5.1). Raises Diverged if
+        there is no checkpoint, or the run may not go back any more.
+        """
+        watch, step = self.watch, self.at.step
+        last = watch.last.detail if watch.last is not None else "an earlier one"
+        what = f"{sum(watch.recent)} of the last {len(watch.recent)} steps were left out (the last: {last})"
+        saved = None
+        if watch.counts["rollback"] < self.config.stability.rollbacks:
+            with suppress(DataError):  # every checkpoint is damaged
+                saved = load_newest(self.run.folder)
+        if saved is None:
+            journal.event(step, "diverged", what)
+            raise Diverged(
+                f"the run diverged at step {step}: {what}. Fix: lower train.lr={self.config.lr:g}, or set "
+                f"train.stability.rollbacks, and resume from the last checkpoint in {self.run.folder}"
+            )
+        self._take(saved)
+        watch.went_back()
+        journal.event(step, "rollback", f"to the weights of {saved.folder.name}: {what}")
+        live.say(f"step {step}: {what}; back to the weights of {saved.folder.name}")
+
+    def _evaluate(self, journal: Journal, live: LiveLine) -> None:
+        """Measure on held-out text, if that is due at this step (or at the end) and has not been done."""
+        step, every = self.at.step, self.config.log.eval_every
+        due = self.budget.progress(self.at) >= 1.0 or (every and step % every == 0)
+        if self.run.held_out is None or not step or not due or journal.evaluated == step:
+            return
+        bits = self.run.held_out(self.model)
+        live.say(f"step {step}: {bits:.3f} bits per byte on held-out text")
+        journal.evaluation(step, bits, self.run.samples(self.model) if self.run.samples is not None else [])
+        self.run.last = self.run.last | {BITS_PER_BYTE: bits}
+
+    def _save(self, journal: Journal) -> Path:
+        """`save`, with the record of all steps before it on the disk."""
+        new = self._saved is None
+        journal.flush()
+        folder = self.save()
+        if new:
+            journal.event(self.at.step, "saved", folder.name)
+        return folder
 
     def save(self) -> Path:
         """Write a checkpoint of this step, unless there is one, and drop the oldest."""
@@ -209,7 +277,7 @@ class Trainer:
         folder = save_checkpoint(
             self.run.folder,
             self.at.step,
-            state=self.model.state_dict(),
+            state=self.optimizer.weights(),
             config=self.model.config,
             tokenizer=self.run.tokenizer,
             training=TrainingState(
@@ -219,18 +287,37 @@ class Trainer:
                 loader=self.data.state_dict(),
                 recipe=self.run.recipe,
                 optimizer=moments,
-                ema=self.optimizer.averages(self.model),
-                extra={"optimizer_steps": steps, **self.run.notes},
+                ema=self.optimizer.averages(),
+                extra={
+                    "optimizer_steps": steps,
+                    "watch": self.watch.state_dict(),
+                    "loads": None if self._count_LE is None else self._count_LE.tolist(),
+                    **self.run.notes,
+                },
             ),
         )
-        prune(self.run.folder, self.config.save.keep, written=folder)
+        self._damaged.discard(folder)
+        prune(self.run.folder, self.config.save.keep, written=folder, damaged=self._damaged)
         self._saved = folder
         return folder
 
-    def resume(self, state: Mapping[str, torch.Tensor], training: TrainingState) -> None:
+    def resume(self, saved: Saved) -> None:
         """Go on exactly where `save` was."""
-        self.model.load_state_dict(dict(state))
-        self.optimizer.load(training.optimizer, noted(training, "optimizer_steps"), training.ema)
+        training = saved.training
+        self._take(saved)
         self.data.load_state_dict(dict(training.loader))
         self.at = Position(training.step, training.tokens, training.elapsed_s)
-        self._saved = step_folder(self.run.folder, training.step)
+        self.watch.load_state_dict(training.extra.get("watch", {}))
+        loads = training.extra.get("loads")
+        self._count_LE = None if loads is None else torch.tensor(loads)
+        self._saved = saved.folder
+        self._resumed = "; ".join(
+            [f"from {saved.folder.name}", *(f"passed over {text}" for text in saved.passed_over.values())]
+        )
+
+    def _take(self, saved: Saved) -> None:
+        """Weights, biases, moments and the average of a checkpoint."""
+        training = saved.training
+        self._damaged |= set(saved.passed_over)
+        self.optimizer.load_weights(saved.state)
+        self.optimizer.load(training.optimizer, noted(training, "optimizer_steps"), training.ema)

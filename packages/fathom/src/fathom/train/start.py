@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 
 import torch
 
 from fathom.checkpoint.find import latest
-from fathom.checkpoint.folder import disk_errors
-from fathom.checkpoint.load import load_checkpoint
+from fathom.checkpoint.newest import Saved, load_newest
 from fathom.checkpoint.tokenizer_files import check_tokenizer
-from fathom.checkpoint.training import TrainingState
 from fathom.config.dump import to_dict, to_toml
 from fathom.config.errors import need
+from fathom.config.folder import disk_errors, write_file
 from fathom.config.model import ModelConfig
 from fathom.config.recipe import Recipe
 from fathom.data.build import build_corpus
@@ -22,9 +21,11 @@ from fathom.data.corpus import CorpusMeta
 from fathom.data.loader import Loader
 from fathom.data.tokenizer import Tokenizer
 from fathom.model.transformer import Transformer
+from fathom.ops.kernels import choose_kernels
 from fathom.train.held_out import bits_per_byte
 from fathom.train.loop import Run, Trainer, noted
 from fathom.train.machine import Machine, survey
+from fathom.train.samples import held_out_samples
 
 EVAL_ROWS = 16  # most rows per forward pass of an evaluation
 EVAL_TOKENS = 65_536  # held-out tokens an evaluation reads at most
@@ -50,10 +51,11 @@ def prepare_corpus(recipe: Recipe, out: Path) -> Path:
     return folder
 
 
-def check_out(out: Path, resume: bool) -> Path | None:
-    """The checkpoint to go on from, None to start anew.
+def check_out(out: Path, resume: bool) -> Saved | None:
+    """What to go on from: the newest checkpoint of `out` whose bytes are all intact; None to start anew.
 
     raises   ConfigError when `out` holds a run and `resume` is off: nothing is overwritten
+             DataError when it holds checkpoints and none is intact
     """
     found = latest(out, resumable=True)
     need(
@@ -61,7 +63,7 @@ def check_out(out: Path, resume: bool) -> Path | None:
         f"{out} already holds a run ({found.name if found else ''})",
         fix="add --resume auto to go on with it, or give another --out",
     )
-    return found
+    return load_newest(out) if found is not None else None
 
 
 def check_same_model(saved: ModelConfig, asked: ModelConfig, out: Path) -> None:
@@ -104,17 +106,23 @@ def held_out_measure(
 
 
 def start(
-    recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False, title: str = "train"
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    title: str = "train",
+    origin: Mapping[str, str] | None = None,
 ) -> Trainer:
     """Everything of `fathom train` up to the first step.
 
-    resume   go on from the newest sound checkpoint of `out`, if there is one
+    resume   go on from the newest intact checkpoint of `out`, if there is one
+    origin   where each setting came from, for the record
     errors   ConfigError, DataError and DiskError in one line, before anything is overwritten
     """
-    found = check_out(out, resume)
-    saved = load_checkpoint(found) if found is not None else None
+    saved = check_out(out, resume)
     if saved is not None:
-        check_same_model(saved[0], recipe.model, out)
+        check_same_model(saved.config, recipe.model, out)
     machine = survey(recipe.train.device, saved_precision(recipe.train.precision, saved))
     corpus = prepare_corpus(recipe, out)
     tokenizer = Tokenizer.load(corpus)
@@ -133,27 +141,27 @@ def start(
         tokenizer=corpus,
         title=title,
         quiet=quiet,
+        origin=origin or {},
         held_out=held_out_measure(corpus, recipe, tokenizer, machine),
+        samples=held_out_samples(corpus, tokenizer, recipe.train.log.samples, recipe.model.max_positions),
         notes={"precision": machine.precision},
     )
-    model = Transformer(recipe.model, seed=recipe.train.seed if saved is None else None)
+    kernels = choose_kernels(recipe.train.ops, machine.dtype)
+    model = Transformer(recipe.model, kernels=kernels, seed=recipe.train.seed if saved is None else None)
     trainer = Trainer(model, recipe.train, loader, machine, run)
     if saved is not None:
-        trainer.resume(*saved[1:])
+        trainer.resume(saved)
     write_recipe(recipe, out)
     return trainer
 
 
-Saved = tuple[ModelConfig, dict[str, torch.Tensor], TrainingState]
-
-
 def saved_precision(asked: str, saved: Saved | None) -> str:
     """What a run goes on in: "auto" is measured once, at its start, because a run resumes bit for bit."""
-    return asked if saved is None or asked != "auto" else str(noted(saved[2], "precision"))
+    return asked if saved is None or asked != "auto" else str(noted(saved.training, "precision"))
 
 
 def write_recipe(recipe: Recipe, out: Path) -> None:
     """Leave the recipe in the run's folder, for people and for another run."""
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / RECIPE).write_text(to_toml(recipe), encoding="utf-8")
+    write_file(out / RECIPE, to_toml(recipe))

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from fathom.checkpoint.folder import disk_errors
 from fathom.config.errors import ConfigError, FathomError
+from fathom.config.folder import disk_errors
 
 INTERRUPTED = 130  # 128 + SIGINT
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: what schedulers take as "put me back in the queue"
@@ -29,7 +29,7 @@ class Stopped(FathomError):
 
 
 class Diverged(FathomError):
-    """The loss is no longer a number; exit status 3."""
+    """Too many steps went wrong, and nothing is left to try; exit status 3."""
 
     exit_code = DIVERGED
 

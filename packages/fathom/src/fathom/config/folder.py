@@ -43,6 +43,7 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         try:
             yield temp
             _flush_tree(temp)
+            _check_place(path, replace)  # once more: another process may have made it meanwhile
             _put(temp, path)
             _flush(path.parent)
         except BaseException:
@@ -50,6 +51,19 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             raise
         finally:
             _release(lock)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a small file so that no moment shows half of it, nor a power cut; DiskError as `new_folder`."""
+    temp = path.with_name(f".{path.name}.tmp")  # always the same: what a killed writer left is overwritten
+    with disk_errors(path):
+        try:
+            temp.write_text(text, encoding="utf-8", newline="\n")
+            _flush(temp)
+            os.replace(temp, path)
+        except BaseException:
+            temp.unlink(missing_ok=True)
+            raise
 
 
 def delete_folder(path: Path) -> None:
