@@ -41,8 +41,7 @@ class _Blocked(torch.autograd.Function):
         probs = []
         for block in _blocks(v_BHTV):
             prob_HQS = _probabilities(q_BHTK, k_BHTK, scale, document_BT, block)
-            into_HQV = o_BHTV[block.b, :, block.first : block.last]
-            torch.bmm(prob_HQS, v_BHTV[block.b, :, : block.last], out=into_HQV)
+            o_BHTV[block.b, :, block.first : block.last] = torch.bmm(prob_HQS, v_BHTV[block.b, :, : block.last])
             if keep:
                 probs.append(prob_HQS)
         ctx.save_for_backward(q_BHTK, k_BHTK, v_BHTV, o_BHTV, *probs)
@@ -53,9 +52,9 @@ class _Blocked(torch.autograd.Function):
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q_BHTK, k_BHTK, v_BHTV, o_BHTV, *probs = ctx.saved_tensors
         (do_BHTV,) = grad
-        dq, dk, dv = torch.empty_like(q_BHTK), torch.zeros_like(k_BHTK), torch.zeros_like(v_BHTV)
+        dq, dk, dv = torch.empty_like(q_BHTK), torch.empty_like(k_BHTK), torch.empty_like(v_BHTV)
         delta_BHT1 = torch.linalg.vecdot(do_BHTV, o_BHTV)[..., None]
-        for i, block in enumerate(_blocks(v_BHTV)):
+        for i, block in reversed(list(enumerate(_blocks(v_BHTV)))):  # a row's last block reaches all its keys
             b, first, last = block
             if probs:
                 prob_HQS = probs[i]
@@ -64,10 +63,21 @@ class _Blocked(torch.autograd.Function):
             do_HQV = do_BHTV[b, :, first:last]
             ds_HQS = torch.bmm(do_HQV, v_BHTV[b, :, :last].transpose(1, 2))
             ds_HQS.sub_(delta_BHT1[b, :, first:last]).mul_(prob_HQS)  # of the softmax: p (dp - sum p dp)
-            dv[b, :, :last].baddbmm_(prob_HQS.transpose(1, 2), do_HQV)
-            dk[b, :, :last].baddbmm_(ds_HQS.transpose(1, 2), q_BHTK[b, :, first:last], alpha=ctx.scale)
-            dq[b, :, first:last].baddbmm_(ds_HQS, k_BHTK[b, :, :last], beta=0.0, alpha=ctx.scale)
-        return dq, dk, dv, None, None
+            dq[b, :, first:last] = torch.bmm(ds_HQS, k_BHTK[b, :, :last])
+            _add_product(dv[b], prob_HQS, do_HQV)
+            _add_product(dk[b], ds_HQS, q_BHTK[b, :, first:last])
+        return dq.mul_(ctx.scale), dk.mul_(ctx.scale), dv, None, None
+
+
+def _add_product(into_HTX: Tensor, left_HQS: Tensor, right_HQX: Tensor) -> None:
+    """Rows 0..S-1 of `into` take left^T right: the first product of all rows is set, later ones are added.
+
+    In one batch into contiguous memory: into a part of the rows it would be a product for every head.
+    """
+    whole = left_HQS.shape[-1] == into_HTX.shape[1]
+    product_HSX = torch.bmm(left_HQS.transpose(1, 2), right_HQX, **({"out": into_HTX} if whole else {}))
+    if not whole:
+        into_HTX[:, : product_HSX.shape[1]] += product_HSX
 
 
 def _blocks(v_BHTV: Tensor) -> Iterator[_Block]:
