@@ -1,6 +1,7 @@
 """One full training step of fathom against transformers' DeepseekV3, side by side.
 
     python benchmarks/train_step.py [--quick] [--json] [--shape bench] [--precision bf16] [--pairs 3]
+    python benchmarks/train_step.py --where
 
 Forward, backward, clipping to 1.0 and AdamW with fp32 masters, fresh random tokens every step. Three
 columns: fathom as `fathom train` runs it; transformers as it comes (sdpa, grouped_mm, autocast, fused
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train_step_shapes import SHAPES
+from step.shapes import SHAPES
 
 from fathom.train.machine import survey
 
@@ -39,16 +40,20 @@ class Side:
     """One contender in its own process."""
 
     def __init__(self, who: str, shape: str, precision: str) -> None:
-        worker = Path(__file__).with_name("train_step_worker.py")
-        command = [sys.executable, str(worker), who, shape, precision]
+        command = [sys.executable, "-m", "step.worker", who, shape, precision]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            cwd=Path(__file__).parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
 
-    def run(self, steps: int) -> dict[str, Any]:
-        """Make `steps` steps; what they took."""
+    def run(self, wish: int | str) -> dict[str, Any]:
+        """Make so many steps and say what they took; or "where" the milliseconds of one went."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        print(steps, file=self._process.stdin, flush=True)
+        print(wish, file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         assert line, f"the process of {self._process.args} ended with {self._process.wait()}"
         done: dict[str, Any] = json.loads(line)
@@ -75,6 +80,17 @@ def measure(name: str, precision: str, pairs: int, steps: int) -> dict[str, Any]
     for side in sides.values():
         side.close()
     return figures(name, precision, turns)
+
+
+def where(name: str, precision: str) -> dict[str, Any]:
+    """Milliseconds of a step by kind of operation, on every side."""
+    spent: dict[str, Any] = {"name": name, "precision": precision}
+    for who in SIDES:
+        side = Side(who, name, precision)
+        side.run(WARM_UP)
+        spent[who] = side.run("where")
+        side.close()
+    return spent
 
 
 def figures(name: str, precision: str, turns: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -117,11 +133,13 @@ def main() -> None:
     parser.add_argument("--shape", choices=tuple(SHAPES), action="append", help="only this one")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--pairs", type=int, default=3, help="turns of every side")
+    parser.add_argument("--where", action="store_true", help="where the milliseconds go, by torch's profiler")
     asked = parser.parse_args()
     precision = survey("cpu", asked.precision).precision
     for name in asked.shape or (["demo"] if asked.quick else list(SHAPES)):
         steps = 4 if asked.quick else STEPS[name]
-        print(json.dumps(measure(name, precision, asked.pairs, steps)), flush=True)
+        line = where(name, precision) if asked.where else measure(name, precision, asked.pairs, steps)
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,9 @@ DOCUMENTS = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, 2, -1, -1], [5, 5, 5, 5, 5, 5
 @pytest.mark.parametrize("documents", [None, DOCUMENTS])
 @pytest.mark.parametrize("queries", [1, 4, 11, 64])
 @pytest.mark.parametrize("keep", [0, 1 << 20])
-def test_blocked_attention_equals_plain(documents, queries, keep, monkeypatch):
+@pytest.mark.parametrize("tile", [0, 1 << 20])  # one row of the batch at a time, or all
+def test_blocked_attention_equals_plain(documents, queries, keep, tile, monkeypatch):
+    monkeypatch.setattr(blocked, "TILE_BYTES", tile)
     monkeypatch.setattr(blocked, "BLOCK_ELSE", queries)
     monkeypatch.setattr(blocked, "KEEP_BYTES", keep)
     q, k, v = rand(2, 3, 11, 8), rand(2, 3, 11, 8, seed=1), rand(2, 3, 11, 6, seed=2)

@@ -1,16 +1,16 @@
 """Causal attention of whole rows, block by block, with its own backward pass.
 
-Keys behind the last query of a block are never touched, scores of one row's block stay near the processor,
-and the backward pass makes no tensor but the three gradients.
+Keys behind the last query of a block are never touched, scores of a block stay near the processor, and the
+backward pass makes no tensor but the three gradients.
 
 Axes:  B batch   H heads   T positions   K query and key channels   V value channels
-       Q queries of a block   S keys up to its last query
+       X heads of a few rows, one batch of products   Q queries of a block   S keys up to its last query
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,15 +19,8 @@ from torch import Tensor
 # smaller; bf16 products want to be larger than fp32 ones.
 BLOCK = {torch.bfloat16: 256}
 BLOCK_ELSE = 128
+TILE_BYTES = 4 << 20  # of the scores of a block: as many rows as fit are one batch of products, at least one
 KEEP_BYTES = 64 << 20  # up to this size a call keeps its probabilities for the backward pass
-
-
-class _Block(NamedTuple):
-    """Queries first..last-1 of row b, which look at keys 0..last-1."""
-
-    b: int
-    first: int
-    last: int
 
 
 class _Blocked(torch.autograd.Function):
@@ -39,11 +32,15 @@ class _Blocked(torch.autograd.Function):
         o_BHTV = v_BHTV.new_empty(B, T, H, V).transpose(1, 2)
         keep = B * H * T * T * v_BHTV.element_size() <= KEEP_BYTES
         probs = []
-        for block in _blocks(v_BHTV):
-            prob_HQS = _probabilities(q_BHTK, k_BHTK, scale, document_BT, block)
-            o_BHTV[block.b, :, block.first : block.last] = torch.bmm(prob_HQS, v_BHTV[block.b, :, : block.last])
-            if keep:
-                probs.append(prob_HQS)
+        for rows in _few_rows(v_BHTV):
+            q_XTK, k_XTK, v_XTV = (t[rows].flatten(0, 1) for t in (q_BHTK, k_BHTK, v_BHTV))
+            document_bT = None if document_BT is None else document_BT[rows]
+            for block in _blocks(v_BHTV):
+                prob_XQS = _probabilities(q_XTK, k_XTK, scale, document_bT, block)
+                o_XQV = torch.bmm(prob_XQS, v_XTV[:, : block.stop])
+                o_BHTV[rows, :, block] = o_XQV.unflatten(0, (-1, H))
+                if keep:
+                    probs.append(prob_XQS)
         ctx.save_for_backward(q_BHTK, k_BHTK, v_BHTV, o_BHTV, *probs)
         ctx.scale, ctx.document_BT = scale, document_BT
         return o_BHTV
@@ -52,60 +49,66 @@ class _Blocked(torch.autograd.Function):
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q_BHTK, k_BHTK, v_BHTV, o_BHTV, *probs = ctx.saved_tensors
         (do_BHTV,) = grad
-        dq, dk, dv = torch.empty_like(q_BHTK), torch.empty_like(k_BHTK), torch.empty_like(v_BHTV)
+        dq, dk, dv = (t.new_empty(t.shape) for t in (q_BHTK, k_BHTK, v_BHTV))
         delta_BHT1 = torch.linalg.vecdot(do_BHTV, o_BHTV)[..., None]
-        for i, block in reversed(list(enumerate(_blocks(v_BHTV)))):  # a row's last block reaches all its keys
-            b, first, last = block
-            if probs:
-                prob_HQS = probs[i]
-            else:
-                prob_HQS = _probabilities(q_BHTK, k_BHTK, ctx.scale, ctx.document_BT, block)
-            do_HQV = do_BHTV[b, :, first:last]
-            ds_HQS = torch.bmm(do_HQV, v_BHTV[b, :, :last].transpose(1, 2))
-            ds_HQS.sub_(delta_BHT1[b, :, first:last]).mul_(prob_HQS)  # of the softmax: p (dp - sum p dp)
-            dq[b, :, first:last] = torch.bmm(ds_HQS, k_BHTK[b, :, :last])
-            _add_product(dv[b], prob_HQS, do_HQV)
-            _add_product(dk[b], ds_HQS, q_BHTK[b, :, first:last])
+        for rows in reversed(list(_few_rows(v_BHTV))):
+            q_XTK, k_XTK, v_XTV, do_XTV, delta_XT1, dq_XTK, dk_XTK, dv_XTV = (
+                t[rows].flatten(0, 1) for t in (q_BHTK, k_BHTK, v_BHTV, do_BHTV, delta_BHT1, dq, dk, dv)
+            )
+            document_bT = None if ctx.document_BT is None else ctx.document_BT[rows]
+            for block in reversed(list(_blocks(v_BHTV))):  # a row's last block reaches all its keys
+                if probs:
+                    prob_XQS = probs.pop()
+                else:
+                    prob_XQS = _probabilities(q_XTK, k_XTK, ctx.scale, document_bT, block)
+                ds_XQS = torch.bmm(do_XTV[:, block], v_XTV[:, : block.stop].transpose(1, 2))
+                ds_XQS.sub_(delta_XT1[:, block]).mul_(prob_XQS)  # of the softmax: p (dp - sum p dp)
+                dq_XTK[:, block] = torch.bmm(ds_XQS, k_XTK[:, : block.stop])
+                _add_product(dv_XTV, prob_XQS, do_XTV[:, block])
+                _add_product(dk_XTK, ds_XQS, q_XTK[:, block])
         return dq.mul_(ctx.scale), dk.mul_(ctx.scale), dv, None, None
 
 
-def _add_product(into_HTX: Tensor, left_HQS: Tensor, right_HQX: Tensor) -> None:
-    """Rows 0..S-1 of `into` take left^T right: the first product of all rows is set, later ones are added.
+def _add_product(into_XTY: Tensor, left_XQS: Tensor, right_XQY: Tensor) -> None:
+    """Rows 0..S-1 of `into` take left^T right: the first product, of all rows, is set, later ones are added.
 
     In one batch into contiguous memory: into a part of the rows it would be a product for every head.
     """
-    whole = left_HQS.shape[-1] == into_HTX.shape[1]
-    product_HSX = torch.bmm(left_HQS.transpose(1, 2), right_HQX, **({"out": into_HTX} if whole else {}))
+    whole = left_XQS.shape[-1] == into_XTY.shape[1]
+    product_XSY = torch.bmm(left_XQS.transpose(1, 2), right_XQY, **({"out": into_XTY} if whole else {}))
     if not whole:
-        into_HTX[:, : product_HSX.shape[1]] += product_HSX
+        into_XTY[:, : product_XSY.shape[1]] += product_XSY
 
 
-def _blocks(v_BHTV: Tensor) -> Iterator[_Block]:
-    B, _, T, _ = v_BHTV.shape
-    queries = BLOCK.get(v_BHTV.dtype, BLOCK_ELSE)
-    for b in range(B):
-        for first in range(0, T, queries):
-            yield _Block(b, first, min(first + queries, T))
+def _few_rows(v_BHTV: Tensor) -> Iterator[slice]:
+    """Rows of the batch whose heads are one batch of products."""
+    B, H, T, _ = v_BHTV.shape
+    tile = H * min(_queries(v_BHTV), T) * T * v_BHTV.element_size()
+    step = max(1, TILE_BYTES // max(1, tile))
+    return (slice(b, min(b + step, B)) for b in range(0, B, step))
+
+
+def _blocks(v_BHTV: Tensor) -> Iterator[slice]:
+    """Queries first..last-1, which look at keys 0..last-1."""
+    T, step = v_BHTV.shape[2], _queries(v_BHTV)
+    return (slice(first, min(first + step, T)) for first in range(0, T, step))
+
+
+def _queries(v_BHTV: Tensor) -> int:
+    return BLOCK.get(v_BHTV.dtype, BLOCK_ELSE)
 
 
 def _probabilities(
-    q_BHTK: Tensor, k_BHTK: Tensor, scale: float, document_BT: Tensor | None, block: _Block
+    q_XTK: Tensor, k_XTK: Tensor, scale: float, document_bT: Tensor | None, block: slice
 ) -> Tensor:
-    """softmax(scale q k^T) of one block's queries over the keys before them. -> [H, Q, last]."""
-    b, first, last = block
-    mask_QS = _mask(document_BT, block, q_BHTK)
-    q_HQK, k_HKS = q_BHTK[b, :, first:last], k_BHTK[b, :, :last].transpose(1, 2)
-    return torch.baddbmm(mask_QS.expand(len(q_HQK), -1, -1), q_HQK, k_HKS, alpha=scale).softmax(-1)
-
-
-def _mask(document_BT: Tensor | None, block: _Block, like: Tensor) -> Tensor:
-    """0 where a query may look, -inf elsewhere. -> [Q, last]."""
-    b, first, last = block
-    mask_QS = like.new_full((last - first, last), -torch.inf).triu(first + 1)
-    if document_BT is not None:
-        other_QS = document_BT[b, first:last, None] != document_BT[b, None, :last]
-        mask_QS.masked_fill_(other_QS, -torch.inf)
-    return mask_QS
+    """softmax(scale q k^T) of one block's queries over the keys before them. -> [X, Q, S]."""
+    mask = q_XTK.new_full((block.stop - block.start, block.stop), -torch.inf).triu(block.start + 1)
+    if document_bT is not None:
+        other_bQS = document_bT[:, block, None] != document_bT[:, None, : block.stop]
+        mask = mask.expand_as(other_bQS).masked_fill(other_bQS, -torch.inf)
+        mask = mask.repeat_interleave(len(q_XTK) // len(mask), dim=0)  # the same for every head of a row
+    q_XQK, k_XKS = q_XTK[:, block], k_XTK[:, : block.stop].transpose(1, 2)
+    return torch.baddbmm(mask.expand(len(q_XQK), -1, -1), q_XQK, k_XKS, alpha=scale).softmax(-1)
 
 
 def blocked_attention(
