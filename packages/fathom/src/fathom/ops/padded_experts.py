@@ -37,63 +37,55 @@ class _Experts(torch.autograd.Function):
     def forward(
         ctx: Any, x_RD: Tensor, gate: Tensor, up: Tensor, down: Tensor, count_E: Tensor, weight_R: Tensor
     ) -> Tensor:
+        counts = count_E.tolist()
         gate_EFD, up_EFD, down_EDF = (w.to(x_RD.dtype) for w in (gate, up, down))
         g_RF = x_RD.new_empty(len(x_RD), gate.shape[1])
         u_RF, y_RD = torch.empty_like(g_RF), torch.empty_like(x_RD)
-        for e, part in _parts(count_E):
-            torch.mm(x_RD[part], gate_EFD[e].T, out=g_RF[part])
-            torch.mm(x_RD[part], up_EFD[e].T, out=u_RF[part])
+        for x_rD, gate_FD, up_FD, g_rF, u_rF in _each(counts, x_RD, gate_EFD, up_EFD, g_RF, u_RF):
+            torch.mm(x_rD, gate_FD.T, out=g_rF)
+            torch.mm(x_rD, up_FD.T, out=u_rF)
         h_RF = F.silu(g_RF).mul_(u_RF).mul_(weight_R[:, None])
-        for e, part in _parts(count_E):
-            torch.mm(h_RF[part], down_EDF[e].T, out=y_RD[part])
-        ctx.save_for_backward(x_RD, count_E, weight_R, g_RF, u_RF)
-        ctx.weights = gate, up, down
+        for h_rF, down_DF, y_rD in _each(counts, h_RF, down_EDF, y_RD):
+            torch.mm(h_rF, down_DF.T, out=y_rD)
+        ctx.save_for_backward(x_RD, weight_R, g_RF, u_RF)
+        ctx.counts, ctx.weights = counts, (gate, up, down)
         return y_RD
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
-        x_RD, count_E, weight_R, g_RF, u_RF = ctx.saved_tensors
-        (dy_RD,) = grad
+        x_RD, weight_R, g_RF, u_RF = ctx.saved_tensors
+        dy_RD, counts = grad[0].contiguous(), ctx.counts
         gate_EFD, up_EFD, down_EDF = (w.to(x_RD.dtype) for w in ctx.weights)
-        into = [_Gradient(w, x_RD.dtype) for w in ctx.weights]
+        into = [_place(w, x_RD.dtype) for w in ctx.weights]
         s_RF = F.silu(g_RF)
         h_RF = s_RF * u_RF
         dh_RF, dx_RD = torch.empty_like(h_RF), torch.empty_like(x_RD)
-        for e, part in _parts(count_E):
-            torch.mm(dy_RD[part], down_EDF[e], out=dh_RF[part])
+        for dy_rD, down_DF, dh_rF in _each(counts, dy_RD, down_EDF, dh_RF):
+            torch.mm(dy_rD, down_DF, out=dh_rF)
         dweight_R = torch.linalg.vecdot(dh_RF, h_RF)
         h_RF.mul_(weight_R[:, None])
         dh_RF.mul_(weight_R[:, None])
-        for e, part in _parts(count_E):
-            into[2].add(e, dy_RD[part], h_RF[part])
+        for dy_rD, h_rF, into_DF in _each(counts, dy_RD, h_RF, into[2]):
+            into_DF.addmm_(dy_rD.T, h_rF)
         du_RF = s_RF.mul_(dh_RF)
         dg_RF = torch.ops.aten.silu_backward(dh_RF.mul_(u_RF), g_RF)
-        for e, part in _parts(count_E):
-            torch.mm(dg_RF[part], gate_EFD[e], out=dx_RD[part])
-            dx_RD[part].addmm_(du_RF[part], up_EFD[e])
-            into[0].add(e, dg_RF[part], x_RD[part])
-            into[1].add(e, du_RF[part], x_RD[part])
-        return dx_RD, *(held.result for held in into), None, dweight_R
+        for dg_rF, gate_FD, x_rD, dx_rD, into_FD in _each(counts, dg_RF, gate_EFD, x_RD, dx_RD, into[0]):
+            torch.mm(dg_rF, gate_FD, out=dx_rD)
+            into_FD.addmm_(dg_rF.T, x_rD)
+        for du_rF, up_FD, x_rD, dx_rD, into_FD in _each(counts, du_RF, up_EFD, x_RD, dx_RD, into[1]):
+            dx_rD.addmm_(du_rF, up_FD)
+            into_FD.addmm_(du_rF.T, x_rD)
+        made = (None if whole is w.grad else whole for w, whole in zip(ctx.weights, into, strict=True))
+        return dx_RD, *made, None, dweight_R
 
 
-class _Gradient:
-    """Where the gradient of a stacked weight goes: into `weight.grad` if that fits, else a new tensor."""
-
-    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
-        ready = weight.grad is not None and weight.grad.dtype == dtype
-        self._whole = weight.grad if ready else torch.zeros_like(weight, dtype=dtype)
-        self.result = None if ready else self._whole
-
-    def add(self, e: int, dy_rY: Tensor, x_rX: Tensor) -> None:
-        """Add dy^T x to the gradient of expert `e`."""
-        assert self._whole is not None
-        self._whole[e].addmm_(dy_rY.T, x_rX)
+def _place(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Where the gradient of a stacked weight is added up: `weight.grad` if that fits, else a new tensor."""
+    ready = weight.grad is not None and weight.grad.dtype == dtype
+    return weight.grad if ready and weight.grad is not None else torch.zeros_like(weight, dtype=dtype)
 
 
-def _parts(count_E: Tensor) -> Iterator[tuple[int, slice]]:
-    """The rows of every expert that has any."""
-    start = 0
-    for e, count in enumerate(count_E.tolist()):
-        if count:
-            yield e, slice(start, start + count)
-        start += count
+def _each(counts: list[int], *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """For every expert that has rows, its part of each tensor: of rows [R, ...] or of weights [E, ...]."""
+    views = (t.unbind() if t.ndim == 3 else t.split(counts) for t in tensors)
+    return (tuple(parts) for count, *parts in zip(counts, *views, strict=True) if count)
