@@ -197,3 +197,4 @@ def test_the_choice_of_kernels():
     assert type(plain.linear(2, 3)) is Linear and type(plain.experts(2, 2, 2)) is Experts
     assert isinstance(narrow.linear(2, 3), FastLinear) and isinstance(narrow.experts(2, 2, 2), PaddedExperts)
     assert (plain.row_multiple, narrow.row_multiple, wide.row_multiple) == (1, 32, 1)
+    assert choose_kernels("fast", torch.bfloat16, "cuda").row_multiple == 1

@@ -80,9 +80,9 @@ class PlainKernels:
 class FastKernels:
     """The same with hand-written backward passes where those are faster (docs/results has the figures)."""
 
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
-        """`dtype` of the products: only bf16 ones gain by padded rows."""
-        self.row_multiple = ROW_MULTIPLE if dtype == torch.bfloat16 else 1
+    def __init__(self, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
+        """`dtype` of the products and where they are made: only bf16 ones on a CPU gain by rows filled up."""
+        self.row_multiple = ROW_MULTIPLE if dtype == torch.bfloat16 and device == "cpu" else 1
 
     def linear(self, width_in: int, width_out: int) -> nn.Module:
         """A `Linear` that adds its weight's gradient where it belongs."""
@@ -108,6 +108,6 @@ class FastKernels:
         return fast_rotate(x, turn)
 
 
-def choose_kernels(name: str, dtype: torch.dtype) -> Kernels:
-    """The kernels that `train.ops` names, for products in `dtype`."""
-    return PlainKernels() if name == "plain" else FastKernels(dtype)
+def choose_kernels(name: str, dtype: torch.dtype, device: str = "cpu") -> Kernels:
+    """The kernels that `train.ops` names, for products in `dtype` on a kind of device."""
+    return PlainKernels() if name == "plain" else FastKernels(dtype, device)

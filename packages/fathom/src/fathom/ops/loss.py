@@ -16,6 +16,7 @@ from fathom.ops.norm import wide
 IGNORE = -100  # the label of a position that has no loss
 CHUNK = 1024  # positions whose logits are held at a time
 WARM = 1 << 19  # logits that become their gradient at a time, 2 MB in fp32: they stay near the processor
+LEAST = 16  # positions of such a piece
 
 
 def plain_cross_entropy(hidden_ND: Tensor, head_VD: Tensor, label_N: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden_ND.shape[0], chunk):
             part = slice(start, start + chunk)
             logit_nV = F.linear(hidden_ND[part], head)
-            few = max(WARM // logit_nV.shape[1], 1)
+            few = chunk if logit_nV.is_cuda else max(WARM // logit_nV.shape[1], LEAST)
             for first in range(0, logit_nV.shape[0], few):
                 rows = slice(first, first + few)
                 total += _turn_into_gradient(logit_nV[rows], label_N[part][rows])
@@ -51,7 +52,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         scale, into_VD = grad[0], ctx.head_VD.grad
         grad_hidden = grad_hidden * scale.to(grad_hidden.dtype)
         if into_VD is not None and into_VD.dtype == grad_head.dtype:
-            into_VD.add_(grad_head, alpha=scale.item())
+            into_VD.addcmul_(grad_head, scale.to(grad_head.dtype))  # a number would make a GPU wait
             return grad_hidden, None, None, None
         return grad_hidden, (grad_head * scale.to(grad_head.dtype)).to(ctx.head_VD.dtype), None, None
 
@@ -64,8 +65,7 @@ def _turn_into_gradient(logit_nV: Tensor, label_n: Tensor) -> Tensor:
     loss = -log_prob_nV.gather(1, index_n1)[:, 0].masked_fill(ignored_n, 0.0).sum()
     grad_nV = log_prob_nV.exp_()
     grad_nV.scatter_add_(1, index_n1, grad_nV.new_full((), -1.0).expand_as(index_n1))
-    if ignored_n.any():
-        grad_nV.masked_fill_(ignored_n[:, None], 0.0)
+    grad_nV.masked_fill_(ignored_n[:, None], 0.0)
     logit_nV.copy_(grad_nV)
     return loss
 

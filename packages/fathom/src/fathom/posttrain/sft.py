@@ -117,7 +117,8 @@ def start_sft(
         origin=origin or {},
         notes={"base": str(base), "precision": machine.precision},
     )
-    model = Transformer(config, kernels=choose_kernels(recipe.train.ops, machine.dtype), seed=None)
+    kernels = choose_kernels(recipe.train.ops, machine.dtype, machine.device.type)
+    model = Transformer(config, kernels=kernels, seed=None)
     model.load_state_dict(state, assign=True)
     trainer = Trainer(model, replace(recipe.train, mask_documents=True), data, machine, run)
     if saved is not None:

@@ -146,7 +146,7 @@ def start(
         samples=held_out_samples(corpus, tokenizer, recipe.train.log.samples, recipe.model.max_positions),
         notes={"precision": machine.precision},
     )
-    kernels = choose_kernels(recipe.train.ops, machine.dtype)
+    kernels = choose_kernels(recipe.train.ops, machine.dtype, machine.device.type)
     model = Transformer(recipe.model, kernels=kernels, seed=recipe.train.seed if saved is None else None)
     trainer = Trainer(model, recipe.train, loader, machine, run)
     if saved is not None:
