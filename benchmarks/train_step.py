@@ -46,7 +46,6 @@ class Side:
             cwd=Path(__file__).parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             text=True,
         )
 
@@ -125,11 +124,16 @@ def figures(name: str, precision: str, turns: dict[str, list[dict[str, Any]]]) -
     }
 
 
+def readable(line: dict[str, Any]) -> str:
+    """The same for people."""
+    return "".join(f"{name:>18}  {value}\n" for name, value in line.items())
+
+
 def main() -> None:
     """Measure the shapes that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the demo shape only, shorter turns")
-    parser.add_argument("--json", action="store_true", help="one JSON line a shape (also without it)")
+    parser.add_argument("--json", action="store_true", help="one JSON line a shape")
     parser.add_argument("--shape", choices=tuple(SHAPES), action="append", help="only this one")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--pairs", type=int, default=3, help="turns of every side")
@@ -139,7 +143,7 @@ def main() -> None:
     for name in asked.shape or (["demo"] if asked.quick else list(SHAPES)):
         steps = 4 if asked.quick else STEPS[name]
         line = where(name, precision) if asked.where else measure(name, precision, asked.pairs, steps)
-        print(json.dumps(line), flush=True)
+        print(json.dumps(line) if asked.json else readable(line), flush=True)
 
 
 if __name__ == "__main__":

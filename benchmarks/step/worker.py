@@ -71,6 +71,7 @@ def ours(shape: Shape, dtype: torch.dtype, ops: str) -> Step:
 def peer(shape: Shape, dtype: torch.dtype, attention: str) -> Step:
     """transformers' DeepseekV3 with its grouped experts, as its users train it."""
     model = shape.transformers(attention)
+    model.config.use_cache = False  # as transformers' own Trainer sets it
     adamw = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.999), weight_decay=0.01, fused=True)
 
     def step(ids_BT: torch.Tensor) -> float:

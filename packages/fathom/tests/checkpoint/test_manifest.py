@@ -270,3 +270,13 @@ def test_a_disk_that_is_full_at_any_part_of_a_save_leaves_the_last_one(
     assert [path.name for path in first.parent.iterdir()] == ["step-000001"]
     found = load_newest(tmp_path)
     assert found is not None and found.folder == first and not found.passed_over
+
+
+@pytest.mark.parametrize("lost", ["state/optimizer.safetensors", "tokenizer.json", "config.json"])
+def test_a_manifest_that_names_too_little_is_damage(save: Save, lost: str):
+    folder = save(1)
+    path = folder / MANIFEST
+    table = json.loads(path.read_text())
+    del table["files"][lost]
+    path.write_text(json.dumps(table))
+    assert lost in refused(lambda: load_checkpoint(folder))

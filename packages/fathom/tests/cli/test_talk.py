@@ -185,6 +185,8 @@ def test_a_tokenizer_of_another_model_is_refused(run, tmp_path, capsys):
     shutil.copytree(latest(run), other)
     words = " ".join(f"word{i} thing{i * 7}" for i in range(4000))
     Tokenizer.train([words], 3000).save(other)
+    assert "tokenizer.json" in refused(capsys, "generate", "--model", str(other), "--prompt", "x")
+    (other / "manifest.json").unlink()  # as that message says, if the change was meant
     said = refused(capsys, "generate", "--model", str(other), "--prompt", "x")
     assert "the model has rows for 1024" in said
 

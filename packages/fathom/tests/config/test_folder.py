@@ -15,7 +15,7 @@ import pytest
 
 from fathom.config import folder as module
 from fathom.config.errors import DataError, DiskError
-from fathom.config.folder import delete_folder, new_folder, write_file
+from fathom.config.folder import check_folder, delete_folder, new_folder, write_file
 
 
 def names(folder: Path) -> list[str]:
@@ -238,6 +238,25 @@ def test_a_file_in_the_way_is_named(tmp_path: Path):
         pytest.fail("the block must not run")
     with pytest.raises(DataError, match="exists already"), new_folder(tmp_path / "file"):
         pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize("kind", ["a dangling link", "too long a name"])
+def test_a_place_that_cannot_be_is_one_line_before_any_work(tmp_path: Path, kind: str):
+    target = tmp_path / ("x" * 300 if kind == "too long a name" else "link")
+    if kind == "a dangling link":
+        target.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="Fix: "), new_folder(target):
+        pytest.fail("the block must not run")
+    with pytest.raises(DataError, match="Fix: "):
+        check_folder(target)
+
+
+def test_a_file_is_no_folder(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="is no folder"):
+        check_folder(tmp_path / "file")
+    check_folder(tmp_path)
+    check_folder(tmp_path / "not yet")
 
 
 def test_deleting_is_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

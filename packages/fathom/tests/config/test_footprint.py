@@ -11,7 +11,11 @@ import pytest
 
 from fathom.config.counts import flops_per_token
 from fathom.config.footprint import (
+    BF16,
+    BLOCK,
     CHUNK,
+    FP32,
+    KEEP_BYTES,
     activation_bytes,
     checkpoint_bytes,
     checkpoints_at_once,
@@ -120,6 +124,15 @@ def test_the_size_of_a_chunk_is_that_of_the_loss() -> None:
     from fathom.ops.loss import CHUNK as USED
 
     assert CHUNK == USED
+
+
+def test_the_sizes_of_attention_are_those_of_its_kernel() -> None:
+    import torch
+
+    from fathom.ops import blocked_attention as used
+
+    assert {BF16: used.BLOCK[torch.bfloat16], FP32: used.BLOCK_ELSE} == BLOCK
+    assert KEEP_BYTES == used.KEEP_BYTES
 
 
 def test_v3_is_what_the_report_says() -> None:

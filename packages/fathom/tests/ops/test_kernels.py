@@ -85,6 +85,24 @@ def test_norm_and_rotation_equal_their_plain_forms():
     assert gradcheck(lambda x: fast_rotate(x, turn), (x.requires_grad_(),))
 
 
+def test_a_slice_that_begins_at_an_odd_place_can_be_turned():
+    """One position of one row counts as contiguous wherever it begins: a decoding step with an odd latent."""
+    x = rand(1, 1, 39)[..., 31:]
+    turn = rotation(frequencies(RopeConfig(), 8, dtype=torch.float64), torch.arange(1))
+    torch.testing.assert_close(fast_rotate(x, turn), rotate(x, turn), rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_frozen_gets_no_gradient():
+    x, head = rand(4, 6).requires_grad_(), torch.nn.Parameter(rand(9, 6))
+    experts = PaddedExperts(2, 6, 8).double()
+    for i, p in enumerate((*experts.parameters(), head)):
+        p.data, p.requires_grad = rand(*p.shape, seed=i), False
+        p.grad = torch.zeros_like(p)
+    y = experts(x, torch.tensor([1, 3]), torch.ones(4, dtype=torch.float64))
+    (cross_entropy(y, head, torch.arange(4)) + y.square().sum()).backward()
+    assert x.grad.any() and not any(p.grad.any() for p in (*experts.parameters(), head))
+
+
 def experts_case(counts: list[int]) -> tuple[torch.Tensor, ...]:
     sizes = [(24, 16), (24, 16), (16, 24)]
     stacked = [rand(len(counts), *size, seed=i) for i, size in enumerate(sizes)]

@@ -9,6 +9,7 @@ import torch
 from torch.autograd import gradcheck
 
 from fathom.config.model import RopeConfig
+from fathom.ops import loss
 from fathom.ops.attention import attention, causal_mask, fused_attention, plain_attention
 from fathom.ops.experts import can_group, experts_grouped, experts_loop, run_experts
 from fathom.ops.loss import IGNORE, cross_entropy, plain_cross_entropy
@@ -151,7 +152,10 @@ def test_spread_and_collect_are_each_others_gradient():
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
-def test_chunked_cross_entropy_equals_plain_with_gradients(chunk):
+@pytest.mark.parametrize("warm", [1, 1 << 19])  # logits at a time within a chunk: of one position, or all
+def test_chunked_cross_entropy_equals_plain_with_gradients(chunk, warm, monkeypatch):
+    monkeypatch.setattr(loss, "WARM", warm)
+    monkeypatch.setattr(loss, "LEAST", 1)
     hidden, head = rand(10, 6).requires_grad_(), rand(13, 6, seed=1).requires_grad_()
     label = torch.tensor([0, 12, IGNORE, 5, 5, IGNORE, 7, 1, 2, 3])
     plain = plain_cross_entropy(hidden, head, label)
@@ -167,7 +171,7 @@ def test_chunked_cross_entropy_equals_plain_with_gradients(chunk):
 def test_cross_entropy_of_bf16_is_summed_in_fp32():
     hidden, head = rand(64, 16, dtype=torch.bfloat16), rand(50, 16, seed=1, dtype=torch.float32)
     label = torch.arange(64) % 50
-    loss = cross_entropy(hidden.requires_grad_(), head.requires_grad_(), label)
-    assert loss.dtype == torch.float32
-    loss.backward()
+    total = cross_entropy(hidden.requires_grad_(), head.requires_grad_(), label)
+    assert total.dtype == torch.float32
+    total.backward()
     assert hidden.grad.dtype == torch.bfloat16 and head.grad.dtype == torch.float32

@@ -19,11 +19,11 @@ from fathom.checkpoint.load import load_checkpoint
 from fathom.config.dump import to_toml
 from fathom.config.errors import ConfigError, DataError
 from fathom.config.model import MTPConfig
-from fathom.config.train import LogConfig, SaveConfig
+from fathom.config.train import LogConfig, SaveConfig, StabilityConfig
 from fathom.model.generate import generate
 from fathom.train import machine
 from fathom.train.start import start
-from fathom.train.stop import Stopped, only_run_in
+from fathom.train.stop import Diverged, Stopped, only_run_in
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -256,3 +256,28 @@ def wait_for(metrics: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     pytest.fail("no step was written")
+
+
+def test_the_record_of_a_run_without_a_checkpoint_is_not_wiped(recipe, tmp_path):
+    recipe = with_train(recipe, steps=3, stability=StabilityConfig(limit=0))
+    trainer = start(recipe, tmp_path, quiet=True)
+    trainer.model.norm.weight.data.fill_(torch.nan)
+    with pytest.raises(Diverged, match="start anew"):
+        trainer.train()
+    kept = (tmp_path / "metrics.jsonl").read_bytes()
+    assert kept
+    with pytest.raises(ConfigError, match="left no checkpoint.*Fix: "):
+        start(recipe, tmp_path, quiet=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == kept
+    start(recipe, tmp_path, quiet=True, resume=True).train()
+
+
+def test_who_may_not_train_changes_no_recipe(recipe, tmp_path):
+    start(recipe, tmp_path, quiet=True, resume=True)
+    with only_run_in(tmp_path):
+        other = start(with_train(recipe, lr=1e-5), tmp_path, quiet=True, resume=True)
+        with pytest.raises(ConfigError, match="another process trains"):
+            other.train()
+    assert not (tmp_path / "recipe.toml").exists()
+    start(recipe, tmp_path, quiet=True, resume=True).train()
+    assert (tmp_path / "recipe.toml").read_text() == to_toml(recipe)

@@ -127,5 +127,4 @@ def test_the_norm_of_many_gradients_is_summed_with_care(recipe):
     optimizer = Optimizer(model, OptimConfig())
     optimizer.buffers.grad = torch.full((30_000_000,), 1e-3)
     truth = 1e-3 * 30_000_000**0.5
-    assert torch.linalg.vector_norm(optimizer.buffers.grad).item() != pytest.approx(truth, rel=1e-3)
     assert optimizer.clip() == pytest.approx(truth, rel=1e-4)

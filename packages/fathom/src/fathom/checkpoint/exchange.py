@@ -15,7 +15,7 @@ from fathom.checkpoint.fp8_blocks import QUANTIZATION, Weights, check_dtypes, dt
 from fathom.checkpoint.hf_config import hf_config
 from fathom.checkpoint.inventory import CONFIG, Inventory, take_inventory
 from fathom.checkpoint.json_file import read_json, write_json
-from fathom.checkpoint.manifest import verify
+from fathom.checkpoint.manifest import outside_state, verify
 from fathom.checkpoint.names import copies, official, shapes
 from fathom.checkpoint.stream import SHARD_BYTES, Shard, plan_shards
 from fathom.checkpoint.tensors import DTYPES, Kind, Stored, read_header
@@ -108,9 +108,7 @@ def export_hf(
 def _open(source: Path | str, *also: str) -> Inventory:
     """What `source` holds, checked as `load_model_state` does, with the files in `also`."""
     inventory = take_inventory(resolve(source))
-    weights = {stored.path.name for stored in inventory.stored.values()}
-    there = {name for name in also if (inventory.folder / name).is_file()}
-    verify(inventory.folder, only={CONFIG, *weights, *there})
+    verify(inventory.folder, only=lambda name: outside_state(name) or name in also)
     return inventory
 
 

@@ -14,7 +14,7 @@ from fathom.checkpoint.inventory import CONFIG, has_weights, refuse_pickles, tak
 from fathom.checkpoint.manifest import check_sizes
 from fathom.checkpoint.training import check_training
 from fathom.config.errors import DataError
-from fathom.config.folder import delete_folder
+from fathom.config.folder import delete_folder, disk_errors
 
 CHECKPOINTS = "checkpoints"
 STEP = re.compile(r"step-(\d{6,})")
@@ -63,7 +63,9 @@ def resolve(path: Path | str) -> Path:
     errors   DataError that says what is missing and names the nearest folders that would do
     """
     path = Path(path)
-    if not path.exists():
+    with disk_errors(path):  # a name that is too long, say
+        there = path.exists()
+    if not there:
         raise DataError(f"{path} does not exist. Fix: {_instead(path.parent, path.name)}")
     if path.is_file():
         raise DataError(f"{path} is a file. Fix: give the folder it is in, {path.parent}")

@@ -10,8 +10,8 @@ from torch import Tensor
 from fathom.checkpoint.find import resolve
 from fathom.checkpoint.fp8_blocks import read_weight
 from fathom.checkpoint.hf import assemble
-from fathom.checkpoint.inventory import CONFIG, Inventory, take_inventory
-from fathom.checkpoint.manifest import verify
+from fathom.checkpoint.inventory import Inventory, take_inventory
+from fathom.checkpoint.manifest import outside_state, verify
 from fathom.checkpoint.tensors import Reader
 from fathom.checkpoint.training import TrainingState, check_training, read_training
 from fathom.config.model import ModelConfig
@@ -29,7 +29,7 @@ def load_model_state(
     errors   DataError in one line: what is damaged, missing or not finite, in which file
     """
     inventory = take_inventory(resolve(path))
-    verify(inventory.folder, only={CONFIG, *(stored.path.name for stored in inventory.stored.values())})
+    verify(inventory.folder, only=outside_state)
     return inventory.config, _read(inventory, device, dtype)
 
 

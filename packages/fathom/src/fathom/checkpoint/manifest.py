@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -49,8 +49,15 @@ def write_manifest(folder: Path) -> None:
     write_json(folder / MANIFEST, {"format": FORMAT, "files": dict(zip(names, entries, strict=True))})
 
 
-def verify(folder: Path, *, only: Collection[str] | None = None) -> bool:
-    """Read every file of `folder` again (or those in `only`, by their paths inside) and compare.
+def outside_state(name: str) -> bool:
+    """Whether a path inside a checkpoint is of the model, not of the run that made it."""
+    return not name.startswith(f"{STATE}/")
+
+
+def verify(folder: Path, *, only: Callable[[str], bool] = lambda name: True) -> bool:
+    """Read every file of `folder` again (or those whose paths inside `only` picks) and compare.
+
+    Files of tensors and JSON that the manifest does not name are damage too; others may have been added.
 
     returns   False if there is no manifest, as in other programs' folders; said aloud if a run wrote it
     errors    DataError that names the first file that differs, and the tensor in it (or its header)
@@ -60,9 +67,11 @@ def verify(folder: Path, *, only: Collection[str] | None = None) -> bool:
         if (folder / STATE).is_dir():
             log.warning("%s has no %s: what is in its files could not be checked", folder, MANIFEST)
         return False
-    for name in only or ():
-        need(name in files, f"{folder / name} is not in {MANIFEST}", fix=FIX, error=DataError)
-    chosen = sorted(files if only is None else only)
+    there = (path for path in folder.rglob("*") if path.suffix in (TENSORS, ".json") and path.is_file())
+    for name in (path.relative_to(folder).as_posix() for path in there):
+        named = name in files or name == MANIFEST or not only(name)
+        need(named, f"{folder / name} is not in {MANIFEST}", fix=FIX, error=DataError)
+    chosen = sorted(filter(only, files))
     with ThreadPoolExecutor(READERS) as pool:
         for _ in pool.map(lambda name: _compare(folder, name, files[name]), chosen):
             pass
@@ -94,7 +103,8 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]] | None:
 
 
 def _is_entry(name: str, entry: Any) -> bool:
-    inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+    path = PurePosixPath(name)
+    inside = "\0" not in name and not path.is_absolute() and ".." not in path.parts
     return (
         inside
         and isinstance(entry, dict)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from fathom.cli.doctor import run
+from fathom.config.folder import check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ def dry_run(model: ModelConfig, train: TrainConfig, out: Path, *, title: str, as
     """
     from fathom.train.budget import Budget
 
+    check_folder(out)
     Budget(train)
     found = estimate(model, train, out)
     print(dumps(found) if as_json else table(found, title))

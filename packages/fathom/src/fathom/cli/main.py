@@ -97,7 +97,7 @@ for name, group in GROUPS.items():
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: that of the process) and return its exit status.
 
-    0 done, 1 failed, 2 a wrong setting or option, 3 a loss that is no number, 75 stopped by SIGTERM and
+    0 done, 1 failed, 2 a wrong setting or option, 3 a run that diverged, 75 stopped by SIGTERM and
     saved, 130 stopped by Ctrl-C.
     A reader that goes away, as `head` does, is no error worth a word: status 1.
     """

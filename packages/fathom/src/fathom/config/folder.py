@@ -21,6 +21,7 @@ from fathom.config.errors import DataError, DiskError, need
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no space, over quota, over the limit of a file
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+MISPLACED = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 # .NAME.TOKEN.KIND: new = being written, old = being replaced, gone = being deleted
 HIDDEN = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>new|old|gone)")
 
@@ -35,8 +36,8 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     errors      DiskError if the disk is full or refuses
     """
     path = Path(path)
-    _check_place(path, replace)
     with disk_errors(path):
+        _check_place(path, replace)
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
         temp, lock = _make(path)
@@ -110,7 +111,18 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"{path} could not be written ({error.strerror}); nothing that was saved before is lost. "
                 f"Fix: allow writing there, or choose another folder"
             ) from error
+        if error.errno in MISPLACED and _concerns(error, path):
+            raise DataError(
+                f"{path} cannot be made or read ({error.strerror}). Fix: choose another place"
+            ) from error
         raise
+
+
+def check_folder(path: Path) -> None:
+    """DataError unless `path` is a folder or could become one."""
+    with disk_errors(path):
+        taken = path.is_symlink() or path.exists()
+        need(path.is_dir() or not taken, f"{path} is no folder", fix="choose another", error=DataError)
 
 
 def _check_place(path: Path, replace: bool) -> None:
@@ -122,7 +134,7 @@ def _check_place(path: Path, replace: bool) -> None:
             fix="choose another folder",
             error=DataError,
         )
-    free = not path.exists() or (path.is_dir() and (replace or not any(path.iterdir())))
+    free = not (path.exists() or path.is_symlink()) or (path.is_dir() and (replace or not any(path.iterdir())))
     need(free, f"{path} exists already", fix="choose another name, or move it away", error=DataError)
 
 

@@ -96,7 +96,9 @@ class LogConfig:
     eval_every: int = setting(0, "steps between measures of held-out bits per byte; 0 = at the end", low=0)
     samples: int = setting(2, "texts the model continues at every measure, for the report", low=0, high=64)
     wandb: str = setting(
-        "auto", "auto = if it is installed, offline unless WANDB_MODE says otherwise", choices=("auto", "off")
+        "auto",
+        "auto = if installed: online if you are logged in or WANDB_MODE says so, else offline",
+        choices=("auto", "off"),
     )
 
     def __post_init__(self) -> None:
@@ -148,6 +150,11 @@ class TrainConfig:
         budgets = {"steps": self.steps, "tokens": self.tokens, "minutes": self.minutes}
         given = [f"train.{k}={v}" for k, v in budgets.items() if v]
         need(len(given) <= 1, f"{' and '.join(given)} are too many budgets", fix="set all but one to 0")
+        need(
+            not self.stability.rollbacks or self.save.every > 0,
+            f"train.stability.rollbacks={self.stability.rollbacks} needs checkpoints to go back to",
+            fix="set train.save.every to 100, say",
+        )
         need(
             self.micro_batch <= self.batch_size,
             f"train.micro_batch={self.micro_batch} is above train.batch_size={self.batch_size}",

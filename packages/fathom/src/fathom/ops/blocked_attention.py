@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Queries at a time. Blocks of half a row do 3/4 of the work of whole rows, of a quarter 5/8, but products get
 # smaller; bf16 products want to be larger than fp32 ones.
@@ -46,6 +47,7 @@ class _Blocked(torch.autograd.Function):
         return o_BHTV
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q_BHTK, k_BHTK, v_BHTV, o_BHTV, *probs = ctx.saved_tensors
         (do_BHTV,) = grad

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class Linear(nn.Module):
@@ -47,6 +48,7 @@ class _Linear(torch.autograd.Function):
         return F.linear(x, weight_YX.to(x.dtype))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         (x,) = ctx.saved_tensors
         dy_NY = grad[0].flatten(0, -2)

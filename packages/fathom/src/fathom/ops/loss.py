@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fathom.ops.norm import wide
 
@@ -47,14 +48,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         grad_hidden, grad_head = ctx.saved_tensors
         scale, into_VD = grad[0], ctx.head_VD.grad
-        grad_hidden = grad_hidden * scale.to(grad_hidden.dtype)
-        if into_VD is not None and into_VD.dtype == grad_head.dtype:
-            into_VD.addcmul_(grad_head, scale.to(grad_head.dtype))  # a number would make a GPU wait
+        grad_hidden = grad_hidden * scale  # a number without axes: the product keeps the dtype, unrounded
+        if not ctx.needs_input_grad[1]:
             return grad_hidden, None, None, None
-        return grad_hidden, (grad_head * scale.to(grad_head.dtype)).to(ctx.head_VD.dtype), None, None
+        if into_VD is None or into_VD.dtype != grad_head.dtype:
+            return grad_hidden, (grad_head * scale).to(ctx.head_VD.dtype), None, None
+        if into_VD.is_cuda:
+            into_VD.add_(grad_head * scale)  # a Python number would make the GPU wait
+        else:
+            into_VD.add_(grad_head, alpha=scale.item())
+        return grad_hidden, None, None, None
 
 
 def _turn_into_gradient(logit_nV: Tensor, label_n: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def wide(x: Tensor) -> Tensor:
@@ -50,6 +51,7 @@ class _RMSNorm(torch.autograd.Function):
         return n * weight.to(x.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, None]:
         n, r, weight = ctx.saved_tensors
         dy = grad[0]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fathom.ops.experts import Experts
 
@@ -52,11 +53,13 @@ class _Experts(torch.autograd.Function):
         return y_RD
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
         x_RD, weight_R, g_RF, u_RF = ctx.saved_tensors
         dy_RD, counts = grad[0].contiguous(), ctx.counts
         gate_EFD, up_EFD, down_EDF = (w.to(x_RD.dtype) for w in ctx.weights)
-        into = [_place(w, x_RD.dtype) for w in ctx.weights]
+        wanted = ctx.needs_input_grad[1:4]
+        into = [_place(w, x_RD.dtype, want) for w, want in zip(ctx.weights, wanted, strict=True)]
         s_RF = F.silu(g_RF)
         h_RF = s_RF * u_RF
         dh_RF, dx_RD = torch.empty_like(h_RF), torch.empty_like(x_RD)
@@ -75,13 +78,14 @@ class _Experts(torch.autograd.Function):
         for du_rF, up_FD, x_rD, dx_rD, into_FD in _each(counts, du_RF, up_EFD, x_RD, dx_RD, into[1]):
             dx_rD.addmm_(du_rF, up_FD)
             into_FD.addmm_(du_rF.T, x_rD)
-        made = (None if whole is w.grad else whole for w, whole in zip(ctx.weights, into, strict=True))
+        own = zip(ctx.weights, into, wanted, strict=True)
+        made = (whole if want and whole is not w.grad else None for w, whole, want in own)
         return dx_RD, *made, None, dweight_R
 
 
-def _place(weight: Tensor, dtype: torch.dtype) -> Tensor:
+def _place(weight: Tensor, dtype: torch.dtype, wanted: bool) -> Tensor:
     """Where the gradient of a stacked weight is added up: `weight.grad` if that fits, else a new tensor."""
-    ready = weight.grad is not None and weight.grad.dtype == dtype
+    ready = wanted and weight.grad is not None and weight.grad.dtype == dtype
     return weight.grad if ready and weight.grad is not None else torch.zeros_like(weight, dtype=dtype)
 
 

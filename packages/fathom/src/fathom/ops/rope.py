@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fathom.config.model import RopeConfig
 
@@ -70,11 +71,13 @@ class _Rotate(torch.autograd.Function):
         return _turned(x, turn_TP)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
         (turn_TP,) = ctx.saved_tensors
         return _turned(grad[0], turn_TP.conj()), None
 
 
 def _turned(x: Tensor, turn_TP: Tensor) -> Tensor:
-    pair = torch.view_as_complex(x.to(turn_TP.real.dtype).contiguous().unflatten(-1, (-1, 2)))
+    aligned = torch.empty(x.shape, dtype=turn_TP.real.dtype, device=x.device).copy_(x)  # x may be a slice
+    pair = torch.view_as_complex(aligned.unflatten(-1, (-1, 2)))
     return torch.view_as_real(pair * turn_TP).flatten(-2).to(x.dtype)

@@ -14,7 +14,7 @@ import torch
 from fathom.checkpoint.find import resolve
 from fathom.checkpoint.load import load_model_state
 from fathom.checkpoint.tokenizer_files import check_tokenizer
-from fathom.config.dump import to_dict
+from fathom.config.dump import to_dict, to_toml
 from fathom.config.errors import DataError, need
 from fathom.config.recipe import Recipe
 from fathom.data.batch import Batch, pack_chats
@@ -25,7 +25,7 @@ from fathom.model.transformer import Transformer
 from fathom.ops.kernels import choose_kernels
 from fathom.train.loop import Run, Trainer
 from fathom.train.machine import survey
-from fathom.train.start import check_out, check_same_model, saved_precision, write_recipe
+from fathom.train.start import check_out, check_same_model, saved_precision
 
 
 class ChatRows:
@@ -111,6 +111,7 @@ def start_sft(
     run = Run(
         folder=out,
         recipe=to_dict(recipe),
+        as_toml=to_toml(recipe),
         tokenizer=folder,
         title="sft",
         quiet=quiet,
@@ -124,5 +125,4 @@ def start_sft(
     if saved is not None:
         check_same_model(saved.config, config, out)
         trainer.resume(saved)
-    write_recipe(recipe, out)
     return trainer

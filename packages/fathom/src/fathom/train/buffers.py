@@ -22,7 +22,7 @@ class Buffers:
 
     Order: matrices of products and the embedding (those that get a copy in `dtype`), other matrices (routers,
     which stay fp32), then vectors (norms), which stay fp32 too. Weight decay concerns what comes before
-    `vectors`.
+    `vectors`. Moving the model to another device afterwards would part it from its buffers.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:

@@ -60,7 +60,7 @@ class Lines:
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """One line, given to the system before this returns; DiskError if there is no room for it."""
-        left = memoryview((json.dumps({"step": step} | dict(values), ensure_ascii=False) + "\n").encode())
+        left = memoryview((json.dumps({"step": step} | dict(values)) + "\n").encode())
         with disk_errors(self.path):
             while left:
                 left = left[self._file.write(left) :]

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fathom.checkpoint.find import prune
+from fathom.checkpoint.find import CHECKPOINTS, prune, step_folders
 from fathom.checkpoint.newest import Saved, load_newest
 from fathom.checkpoint.save import save_checkpoint
 from fathom.checkpoint.training import TrainingState
 from fathom.config.counts import flops_per_token
 from fathom.config.errors import DataError, need
+from fathom.config.folder import write_file
 from fathom.config.train import TrainConfig
 from fathom.data.batch import Batch
 from fathom.model.transformer import Transformer
@@ -34,6 +35,7 @@ from fathom.train.spikes import Watch
 from fathom.train.step import Losses, Weights, backward
 from fathom.train.stop import Diverged, Stopped, StopSignals, only_run_in
 
+RECIPE = "recipe.toml"
 SMOOTHING = 0.95  # share of the past in the loss of the live line; metrics.jsonl holds each step's own
 
 
@@ -70,6 +72,7 @@ class Run:
 
     folder: Path
     recipe: Mapping[str, Any]  # stored in every checkpoint
+    as_toml: str  # the same, for people and for another run
     tokenizer: Path  # folder whose tokenizer files every checkpoint carries
     title: str = "train"
     quiet: bool = False
@@ -126,6 +129,7 @@ class Trainer:
 
     def _journal(self, live: LiveLine) -> Journal:
         run = self.run
+        write_file(run.folder / RECIPE, run.as_toml)
         described = describe_run(
             run.title, run.recipe, run.origin, self.machine,
             model=self.model.config, seq_len=self.config.seq_len,
@@ -240,14 +244,19 @@ class Trainer:
                 saved = load_newest(self.run.folder)
         if saved is None:
             journal.event(step, "diverged", what)
-            raise Diverged(
-                f"the run diverged at step {step}: {what}. Fix: lower train.lr={self.config.lr:g}, or set "
-                f"train.stability.rollbacks, and resume from the last checkpoint in {self.run.folder}"
-            )
+            raise Diverged(f"the run diverged at step {step}: {what}. Fix: {self._way_out()}")
         self._take(saved)
         watch.went_back()
         journal.event(step, "rollback", f"to the weights of {saved.folder.name}: {what}")
         live.say(f"step {step}: {what}; back to the weights of {saved.folder.name}")
+
+    def _way_out(self) -> str:
+        """What a person can do about a run that diverged."""
+        lower = f"lower train.lr={self.config.lr:g}"
+        if not step_folders(self.run.folder / CHECKPOINTS):
+            return f"{lower} and start anew; train.save.every would leave checkpoints to go back to"
+        more = "" if self.config.stability.rollbacks else ", or set train.stability.rollbacks=1"
+        return f"{lower}{more}, and go on from the last checkpoint with --resume auto"
 
     def _evaluate(self, journal: Journal, live: LiveLine) -> None:
         """Measure on held-out text, if that is due at this step (or at the end) and has not been done."""
@@ -303,6 +312,15 @@ class Trainer:
 
     def resume(self, saved: Saved) -> None:
         """Go on exactly where `save` was."""
+        try:
+            self._go_on(saved)
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+            why = " ".join(str(error).split())
+            raise DataError(
+                f"{saved.folder}/state cannot be gone on from ({why}). Fix: delete that checkpoint"
+            ) from error
+
+    def _go_on(self, saved: Saved) -> None:
         training = saved.training
         self._take(saved)
         self.data.load_state_dict(dict(training.loader))

@@ -51,6 +51,7 @@ class Optimizer:
 
     def skip(self) -> None:
         """Clear the gradients and change nothing else."""
+        self.adamw.grad_scale = None  # type: ignore[attr-defined]
         self.buffers.clear()
 
     def step(self, lr: float) -> None:
@@ -58,6 +59,7 @@ class Optimizer:
         for group in self.adamw.param_groups:
             group["lr"] = lr
         self.adamw.step()
+        self.adamw.grad_scale = None  # type: ignore[attr-defined]
         self.buffers.refresh()
         self.buffers.clear()
         if self.ema is not None:

@@ -13,7 +13,7 @@ from fathom.checkpoint.newest import Saved, load_newest
 from fathom.checkpoint.tokenizer_files import check_tokenizer
 from fathom.config.dump import to_dict, to_toml
 from fathom.config.errors import need
-from fathom.config.folder import disk_errors, write_file
+from fathom.config.folder import check_folder
 from fathom.config.model import ModelConfig
 from fathom.config.recipe import Recipe
 from fathom.data.build import build_corpus
@@ -23,13 +23,13 @@ from fathom.data.tokenizer import Tokenizer
 from fathom.model.transformer import Transformer
 from fathom.ops.kernels import choose_kernels
 from fathom.train.held_out import bits_per_byte
+from fathom.train.log import METRICS
 from fathom.train.loop import Run, Trainer, noted
 from fathom.train.machine import Machine, survey
 from fathom.train.samples import held_out_samples
 
 EVAL_ROWS = 16  # most rows per forward pass of an evaluation
 EVAL_TOKENS = 65_536  # held-out tokens an evaluation reads at most
-RECIPE = "recipe.toml"
 
 
 def prepare_corpus(recipe: Recipe, out: Path) -> Path:
@@ -57,7 +57,14 @@ def check_out(out: Path, resume: bool) -> Saved | None:
     raises   ConfigError when `out` holds a run and `resume` is off: nothing is overwritten
              DataError when it holds checkpoints and none is intact
     """
+    check_folder(out)
     found = latest(out, resumable=True)
+    log = out / METRICS
+    need(
+        resume or found is not None or not (log.is_file() and log.stat().st_size),
+        f"{out} holds the record of a run that left no checkpoint",
+        fix="give another --out, delete that folder, or add --resume auto to begin anew in it",
+    )
     need(
         found is None or resume,
         f"{out} already holds a run ({found.name if found else ''})",
@@ -138,6 +145,7 @@ def start(
     run = Run(
         folder=out,
         recipe=to_dict(recipe),
+        as_toml=to_toml(recipe),
         tokenizer=corpus,
         title=title,
         quiet=quiet,
@@ -151,17 +159,9 @@ def start(
     trainer = Trainer(model, recipe.train, loader, machine, run)
     if saved is not None:
         trainer.resume(saved)
-    write_recipe(recipe, out)
     return trainer
 
 
 def saved_precision(asked: str, saved: Saved | None) -> str:
     """What a run goes on in: "auto" is measured once, at its start, because a run resumes bit for bit."""
     return asked if saved is None or asked != "auto" else str(noted(saved.training, "precision"))
-
-
-def write_recipe(recipe: Recipe, out: Path) -> None:
-    """Leave the recipe in the run's folder, for people and for another run."""
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    write_file(out / RECIPE, to_toml(recipe))
