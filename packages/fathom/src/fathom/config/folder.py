@@ -134,7 +134,8 @@ def _check_place(path: Path, replace: bool) -> None:
             fix="choose another folder",
             error=DataError,
         )
-    free = not (path.exists() or path.is_symlink()) or (path.is_dir() and (replace or not any(path.iterdir())))
+    taken = path.exists() or path.is_symlink()
+    free = not taken or (path.is_dir() and (replace or not any(path.iterdir())))
     need(free, f"{path} exists already", fix="choose another name, or move it away", error=DataError)
 
 
