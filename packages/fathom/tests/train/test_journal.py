@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,16 +17,19 @@ import pytest
 import torch
 
 from fathom.checkpoint.find import latest
+from fathom.config.data import DataConfig
 from fathom.config.dump import to_dict
 from fathom.config.errors import DiskError
 from fathom.config.load import load_recipe
 from fathom.config.train import LogConfig, SaveConfig
+from fathom.data.build import build_corpus
 from fathom.data.corpus import CorpusMeta
 from fathom.data.tokenizer import Tokenizer
 from fathom.model.generate import generate
 from fathom.train.about import write_about
 from fathom.train.balance import routers
 from fathom.train.log import Journal, Lines, Sample
+from fathom.train.samples import _prompts
 from fathom.train.start import start
 
 
@@ -350,3 +354,16 @@ def test_wandb_can_be_left_out(recipe, tmp_path, monkeypatch):
     fake = wandb(monkeypatch)
     start(with_log(recipe, steps=1, samples=0, wandb="off"), tmp_path, quiet=True).train()
     assert not fake.given and not fake.rows
+
+
+def test_samples_begin_with_a_text_of_each_source(tmp_path):
+    for name in ("apple", "zebra"):
+        texts = [f"{name} {name} number {i} {name}\n" for i in range(40)] + [f"{name} again and again\n"] * 40
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    sources = tuple(str(tmp_path / f"{name}.jsonl") for name in ("apple", "zebra"))
+    build_corpus(DataConfig(sources=sources, held_out=0.5, vocab_size=300, workers=1), tmp_path / "corpus")
+    tokenizer = Tokenizer.load(tmp_path / "corpus")
+    prompts = [tokenizer.decode(ids) for ids in islice(_prompts(tmp_path / "corpus", 12, tokenizer.eos), 60)]
+    assert "apple" in prompts[0] and "zebra" in prompts[1]
+    assert len(set(prompts)) == len(prompts)

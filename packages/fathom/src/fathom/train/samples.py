@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from fathom.data.corpus import CorpusMeta
+from fathom.data.shards import Series
 from fathom.data.tokenizer import Tokenizer
 from fathom.model.generate import generate
 from fathom.model.transformer import Transformer
@@ -34,17 +35,21 @@ def held_out_samples(
 
 
 def _prompts(corpus: Path, length: int, eos: int) -> Iterator[list[int]]:
-    """The first tokens of the first document of each source, then of the second ones, and so on."""
+    """The first tokens of the first document of each source, then of the second ones; each text once."""
     sources = CorpusMeta.load(corpus).series(corpus, "held_out")
-    pieces = (
-        (series.piece(d, 0, min(length, int(n))).tolist() for d, n in enumerate(series.length_D))
-        for series in sources
-    )
-    for row in zip_longest(*pieces):
+    seen = set()
+    for row in zip_longest(*(_beginnings(series, length) for series in sources)):
         for ids in row:
             text = [i for i in ids or () if i != eos]
-            if text:
+            if text and tuple(text) not in seen:
+                seen.add(tuple(text))
                 yield text
+
+
+def _beginnings(series: Series, length: int) -> Iterator[list[int]]:
+    """The first tokens of each document of one source."""
+    for d, n in enumerate(series.length_D):
+        yield series.piece(d, 0, min(length, int(n))).tolist()
 
 
 def _continue(model: Transformer, tokenizer: Tokenizer, ids: list[int], most: int) -> Sample:
