@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,92 @@ def test_a_conversation_begins_with_the_prompt_of_each_of_its_replies(messages: 
         if k and message["role"] == "assistant":
             prompt = render(messages[:k], generation_prompt=True)
             assert render(messages).startswith(prompt)
+
+
+WEATHER = '<｜tool▁call▁begin｜>function<｜tool▁sep｜>rain\n```json\n{"in": "Köln"}\n```<｜tool▁call▁end｜>'
+CLOCK = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>clock\n```json\n{}\n```<｜tool▁call▁end｜>"
+weather, clock = call("rain", {"in": "Köln"}), call("clock", "{}")
+once = [says("user", "q"), says("assistant", None, tool_calls=[weather])]
+twice = [says("user", "q"), says("assistant", "So:", tool_calls=[weather, clock])]
+CALLED_ONCE = f"{BOS}{USER}q{ASSISTANT}<｜tool▁calls▁begin｜>{WEATHER}<｜tool▁calls▁end｜>{EOS}"
+CALLED_TWICE = f"{BOS}{USER}q{ASSISTANT}So:<｜tool▁calls▁begin｜>{WEATHER}\n{CLOCK}<｜tool▁calls▁end｜>{EOS}"
+ONE = "<｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>rain<｜tool▁output▁end｜><｜tool▁outputs▁end｜>"
+TWO = (
+    "<｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>rain<｜tool▁output▁end｜>\n"
+    "<｜tool▁output▁begin｜>9:00<｜tool▁output▁end｜><｜tool▁outputs▁end｜>"
+)
+rain, nine = says("tool", "rain"), says("tool", "9:00")
+
+# The released strings, but every list is closed once; the template of December 2024 closed none or several.
+EXACT = {
+    "nobody's system text": ([says("user", "q")], True, f"{BOS}{USER}q{ASSISTANT}"),
+    "no prompt for a reply": ([says("user", "q")], False, f"{BOS}{USER}q"),
+    "spaces and breaks stay": (
+        [says("system", " s\n"), says("user", "\n q "), says("assistant", " a\n\n")],
+        False,
+        f"{BOS} s\n{USER}\n q {ASSISTANT} a\n\n{EOS}",
+    ),
+    "several turns": (
+        [says("system", "s"), says("user", "q"), says("assistant", "a"), says("user", "r")],
+        True,
+        f"{BOS}s{USER}q{ASSISTANT}a{EOS}{USER}r{ASSISTANT}",
+    ),
+    "one call": (once, False, CALLED_ONCE),
+    "text and two calls": (twice, False, CALLED_TWICE),
+    "one output, then the reply": ([*once, rain], True, CALLED_ONCE + ONE),
+    "one output and the reply": (
+        [*once, rain, says("assistant", "Wet.")],
+        False,
+        f"{CALLED_ONCE}{ONE}Wet.{EOS}",
+    ),
+    "two outputs, then the reply": ([*twice, rain, nine], True, CALLED_TWICE + TWO),
+    "two outputs, the reply and a question": (
+        [*twice, rain, nine, says("assistant", "Wet."), says("user", "r")],
+        True,
+        f"{CALLED_TWICE}{TWO}Wet.{EOS}{USER}r{ASSISTANT}",
+    ),
+    "an output and a question": (
+        [*once, rain, says("user", "r")],
+        True,
+        f"{CALLED_ONCE}{ONE}{USER}r{ASSISTANT}",
+    ),
+    "an output and another call": (
+        [*once, rain, says("assistant", "And", tool_calls=[clock]), nine, says("assistant", "Wet.")],
+        False,
+        f"{CALLED_ONCE}{ONE}And<｜tool▁calls▁begin｜>{CLOCK}<｜tool▁calls▁end｜>{EOS}"
+        f"{ONE.replace('rain', '9:00')}Wet.{EOS}",
+    ),
+    "arguments of many lines and fences": (
+        [says("user", "q"), says("assistant", "", tool_calls=[call("f", '{\n "a": "```"\n}\n```')])],
+        False,
+        f"{BOS}{USER}q{ASSISTANT}<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n"
+        f'{{\n "a": "```"\n}}\n```\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>{EOS}',
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_the_strings_and_tokens_are_exactly_these(tokenizer: Tokenizer, case: str):
+    messages, generation_prompt, text = EXACT[case]
+    assert render(messages, generation_prompt=generation_prompt) == text
+    ids, is_target = encode_chat(tokenizer, messages, generation_prompt=generation_prompt)
+    names = {marker: name for name, marker in SPECIALS.items()}
+    stretches = [part for part in re.split(f"({'|'.join(map(re.escape, names))})", text) if part]
+    expected = [
+        [tokenizer.special(names[part])] if part in names else tokenizer.encode(part) for part in stretches
+    ]
+    assert ids == [i for part in expected for i in part], "a marker is one token, and all else plain text"
+    prompts = [k for k, m in enumerate(messages) if m["role"] == "assistant"]
+    written = "".join(_reply_of(text, messages, k) for k in prompts)
+    targets = [i for i, target in zip(ids, is_target, strict=True) if target]
+    assert tokenizer.decode(targets, specials=True) == written
+
+
+def _reply_of(text: str, messages: list[dict[str, Any]], k: int) -> str:
+    """What follows the prompt of message k, to the end of its turn."""
+    prompt = render(messages[:k], generation_prompt=True)
+    assert text.startswith(prompt)
+    return text[len(prompt) : text.index(EOS, len(prompt)) + len(EOS)]
 
 
 def test_a_plain_conversation():

@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fathom.cli.speak import (
+    Seed,
+    Speaker,
+    Speculate,
+    Spoken,
+    Temperature,
+    TopP,
+    drafts,
+    drawn_seed,
+    seed_of_answer,
+)
 from fathom.config.errors import FathomError, need
 
 if TYPE_CHECKING:
-    from fathom.cli.speak import Speaker
+    from fathom.engine.request import Delta, SamplingParams
 
 HELP = """\
 /reset          forget the conversation      /temp NUMBER    0 = always the likeliest word
 /system TEXT    set the system message       /regen          answer again
-/help           this list                    /exit           leave (or Ctrl-D)"""
+/stats          how fast that was            /exit           leave (or Ctrl-D)
+/help           this list"""
 MINIMUM_ROOM = 16  # tokens an answer should have; older turns are dropped to make it
 
 
 class Conversation:
     """The messages so far, and the commands that change them."""
 
-    def __init__(self, speaker: Speaker, max_tokens: int, system: str) -> None:
-        self.speaker, self.max_tokens, self.system = speaker, max_tokens, system
+    def __init__(self, speaker: Speaker, sampling: SamplingParams, system: str) -> None:
+        """`sampling` has a seed, that of the first answer, and max_tokens; a full context may give fewer."""
+        assert sampling.seed is not None and sampling.max_tokens is not None
+        self.seed, self.max_tokens = sampling.seed, sampling.max_tokens
+        self.speaker, self.sampling, self.system = speaker, sampling, system
         self.turns: list[dict[str, str]] = []
+        self.answers = 0
+        self.spoken: Spoken | None = None  # the last one
 
     def answer(self) -> None:
         """Stream the reply to the last turn; Ctrl-C cuts it short."""
-        pieces: list[str] = []
-        try:
-            prompt = self._prompt()
-            for piece in self.speaker.speak(prompt, min(self.max_tokens, self.speaker.room(prompt))):
-                pieces.append(piece)
-                print(piece, end="", flush=True)
-        except KeyboardInterrupt:
-            pass
+        from fathom.engine.request import Request
+        from fathom.train.stop import TRY_AGAIN
+
+        prompt = self._prompt()
+        most = min(self.max_tokens, self.speaker.room(prompt))
+        seed = seed_of_answer(self.seed, self.answers)
+        request = Request(tokens=prompt, sampling=replace(self.sampling, max_tokens=most, seed=seed))
+        self.spoken = self.speaker.speak(request, _show)
+        self.answers += 1
         print()
-        self.turns.append({"role": "assistant", "content": "".join(pieces)})
+        reply = self.spoken.result.completions[0]
+        if reply.finish_reason == "error":
+            raise FathomError(reply.error)
+        self.turns.append({"role": "assistant", "content": reply.text})
+        if self.spoken.exit_code == TRY_AGAIN:
+            raise typer.Exit(TRY_AGAIN)
 
     def _prompt(self) -> list[int]:
         """Ids of the conversation, oldest turns dropped until an answer fits."""
@@ -67,6 +91,8 @@ class Conversation:
             self._set_temperature(rest)
         elif command == "/regen":
             self._again()
+        elif command == "/stats":
+            print(self.stats())
         elif command.startswith("/"):
             print(HELP)
         elif line.strip():
@@ -87,14 +113,23 @@ class Conversation:
             print(f"fathom: {error}", file=sys.stderr)
 
     def _set_temperature(self, text: str) -> None:
-        from fathom.model.generate import Sampling
-
         try:
-            sampling = Sampling(temperature=float(text), top_p=self.speaker.sampling.top_p)
+            self.sampling = replace(self.sampling, temperature=float(text))
         except (ValueError, FathomError):
             print(f"fathom: /temp {text} is no temperature. Fix: give a number such as 0.7", file=sys.stderr)
-            return
-        self.speaker.sampling = sampling
+
+    def stats(self) -> str:
+        """The last answer and all of them."""
+        if self.spoken is None:
+            return "no answer yet"
+        return (
+            f"{self.spoken.lines()}\n"
+            f"session  {self.answers} answers to --seed {self.seed}; drafts: {drafts(self.speaker.engine.stats)}"
+        )
+
+
+def _show(delta: Delta) -> None:
+    print(delta.text, end="", flush=True)
 
 
 def chat(
@@ -102,9 +137,10 @@ def chat(
     message: Annotated[str, typer.Option("--message", help="Answer this one message and leave.")] = "",
     system: Annotated[str, typer.Option("--system", help="The system message.")] = "",
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Most tokens of an answer.")] = 256,
-    temperature: Annotated[float, typer.Option("--temperature", help="0 = the likeliest token.")] = 0.7,
-    top_p: Annotated[float, typer.Option("--top-p", help="Keep the likeliest tokens of this share.")] = 0.95,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
+    temperature: Temperature = 0.7,
+    top_p: TopP = 0.95,
+    seed: Seed = None,
+    speculate: Speculate = "auto",
 ) -> None:
     """Talk with a model; /help lists what can be typed.
 
@@ -112,14 +148,19 @@ def chat(
       fathom chat --model runs/tiny-sft
       fathom chat --model runs/tiny-sft --message "Tell me a story about Mia and a kite."
     """
-    need(max_tokens >= 1, f"--max-tokens {max_tokens} is below 1", fix="give 1 or more")
-    from fathom.cli.speak import Speaker
+    from fathom.engine.request import SamplingParams
 
-    speaker = Speaker.load(model, temperature=temperature, top_p=top_p, seed=seed)
-    talk = Conversation(speaker, max_tokens, system)
+    if seed is None:
+        seed = drawn_seed()
+    sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    speaker = Speaker.load(model, speculate=speculate)
+    print(speaker.engine.line, file=sys.stderr)
+    talk = Conversation(speaker, sampling, system)
     if message:
         talk.turns.append({"role": "user", "content": message})
         talk.answer()
+        if talk.spoken is not None and talk.spoken.exit_code is not None:
+            raise typer.Exit(talk.spoken.exit_code)
         return
     print(f"Talking with {model}. /help lists commands, Ctrl-D leaves.", file=sys.stderr)
     converse(talk)

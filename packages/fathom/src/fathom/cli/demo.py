@@ -77,6 +77,11 @@ def show(figures: Figures, answers: Sequence[Answered], *, to_stderr: bool) -> N
             f"{f.mha_cache_bytes_per_token:,} ({ratio:.1f} times as much)",
         ),
         ("held-out questions", f"{f.right} of {f.questions} right ({f.share_right:.0%})"),
+        (
+            "MTP head",
+            f"{f.mtp_acceptance:.0%} of its drafts accepted meanwhile: "
+            f"{f.tokens_per_trunk_pass:.2f} tokens per trunk pass",
+        ),
     ):
         table.add_row(name, value)
     console.print(Panel(table, title=f"{f.seconds / 60:.1f} minutes later", title_align="left", expand=False))

@@ -1,79 +1,169 @@
-"""A loaded model as the terminal sees it: prompt in, text out piece by piece."""
+"""A loaded model as the terminal talks to it: one request at a time, its text shown as it comes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fathom.config.errors import need
+import typer
 
 if TYPE_CHECKING:
-    import torch
+    from fathom.engine.engine import Engine
+    from fathom.engine.request import Completion, Delta, Request, Result
+    from fathom.engine.stats import Stats
 
-    from fathom.data.tokenizer import Tokenizer
-    from fathom.model.generate import Sampling
-    from fathom.model.transformer import Transformer
+# What every command that talks understands.
+Temperature = Annotated[float, typer.Option("--temperature", help="0 = the likeliest token.")]
+TopP = Annotated[float, typer.Option("--top-p", help="Keep the likeliest tokens of this share.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Of the draws; given = the same every time.")]
+Speculate = Annotated[
+    str, typer.Option("--speculate", help="Draft with the MTP head: auto = while it pays, on, off.")
+]
+
+DRAWN_SEED_BITS = 32  # short enough to be typed again
+SEED_STEP = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: seeds of a conversation lie far apart
 
 
-@dataclass
+def drawn_seed() -> int:
+    """Another one each time, for whoever gave none: once it is told, what was drawn can be drawn again."""
+    return secrets.randbits(DRAWN_SEED_BITS)
+
+
+def seed_of_answer(seed: int, number: int) -> int:
+    """Of the answers to one seed in a conversation; the first has the seed itself."""
+    return (seed + number * SEED_STEP) % 2**64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spoken:
+    """A finished request, and what it took."""
+
+    result: Result
+    first_seconds: float  # until a token was there
+    seconds: float
+    stats: Stats  # of this request alone
+    exit_code: int | None  # 130 or 75 where a signal cut it short
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all answers together, behind their first tokens."""
+        rest = self.seconds - self.first_seconds
+        return self.stats.tokens / rest if rest > 0 else 0.0
+
+    def figures(self) -> dict[str, float]:
+        """For --json."""
+        return {
+            "seconds": round(self.seconds, 4),
+            "first_token_seconds": round(self.first_seconds, 4),
+            "tokens_per_second": round(self.tokens_per_second, 2),
+            "prompt_tokens": self.result.prompt_tokens,
+            "cached_tokens": self.result.cached_tokens,
+            "trunk_passes": self.stats.trunk_passes,
+            "tokens_per_trunk_pass": round(self.stats.tokens_per_pass, 4),
+            "drafted": self.stats.drafted,
+            "accepted": self.stats.accepted,
+            "acceptance": round(self.stats.acceptance, 4),
+        }
+
+    def lines(self) -> str:
+        """For people."""
+        written = sum(len(c.tokens) for c in self.result.completions)
+        speed = f"{written:,} tokens, {self.tokens_per_second:,.0f} a second"
+        return (
+            f"answer   {speed}, the first after {self.first_seconds:.2f} s\n"
+            f"prompt   {self.result.prompt_tokens:,} tokens, {self.result.cached_tokens:,} of them cached\n"
+            f"drafts   {drafts(self.stats)}"
+        )
+
+
+def drafts(stats: Stats) -> str:
+    """What the MTP head was good for, in one line."""
+    if not stats.drafted:
+        return "none"
+    return (
+        f"{stats.accepted:,} of {stats.drafted:,} accepted ({stats.acceptance:.0%}); "
+        f"{stats.tokens_per_pass:.2f} tokens per trunk pass"
+    )
+
+
 class Speaker:
-    """A model, its tokenizer and how tokens are drawn."""
+    """An engine that serves one person."""
 
-    model: Transformer
-    tokenizer: Tokenizer
-    sampling: Sampling
-    generator: torch.Generator
-    tokens: list[int] = field(default_factory=list)  # drawn by the last `speak`, without the end token
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.tokenizer = engine, engine.tokenizer
 
     @classmethod
-    def load(cls, folder: Path, *, temperature: float, top_p: float, seed: int) -> Speaker:
-        """Read a run, a checkpoint or an official folder. DataError or ConfigError in one line."""
-        import torch
+    def load(
+        cls, folder: Path, *, answers: int = 1, speculate: str = "auto", draft_tokens: int = 1
+    ) -> Speaker:
+        """Read a run, a checkpoint or an official folder. DataError or ConfigError in one line.
 
-        from fathom.checkpoint.find import resolve
-        from fathom.checkpoint.load import load_model
-        from fathom.checkpoint.tokenizer_files import check_tokenizer
-        from fathom.data.tokenizer import Tokenizer
-        from fathom.model.generate import Sampling
+        answers   to one request, which are written at once
+        """
+        from fathom.config.engine import EngineConfig
 
-        sampling = Sampling(temperature=temperature, top_p=top_p)
-        need(seed >= 0, f"--seed {seed} is below 0", fix="give 0 or more")
-        place = resolve(folder)
-        model = load_model(place, "cuda" if torch.cuda.is_available() else "cpu")
-        tokenizer = Tokenizer.load(place)
-        check_tokenizer(tokenizer.size, model.config)
-        generator = torch.Generator(model.embed.weight.device).manual_seed(seed)
-        return cls(model, tokenizer, sampling, generator)
+        config = EngineConfig(max_running=answers, speculate=speculate, draft_tokens=draft_tokens)
+        from fathom.engine.engine import Engine  # after the settings were found good: it takes seconds
+
+        return cls(Engine(folder, config))
 
     def room(self, prompt: list[int]) -> int:
         """Tokens that fit behind `prompt`."""
-        return self.model.config.max_positions - len(prompt)
+        held = self.engine.scheduler.pool.total * self.engine.config.page_size
+        return min(self.engine.model.max_positions, held) - len(prompt)
 
-    def speak(self, prompt: list[int], max_tokens: int) -> Iterator[str]:
-        """Yield the answer as it comes, in whole characters; stops at the end token."""
-        import torch
+    def speak(self, request: Request, show: Callable[[Delta], None]) -> Spoken:
+        """Answer, showing each piece of news; Ctrl-C or SIGTERM cuts it short after the step at work.
 
-        from fathom.data.tokenizer import TextStream
-        from fathom.model.generate import generate
+        raises   RequestError before anything is computed
+        """
+        from fathom.engine.request import Result
+        from fathom.train.stop import StopSignals
 
-        self.tokens = []
-        stream = TextStream(self.tokenizer)
-        prompt_BT = torch.tensor([prompt], device=self.model.embed.weight.device)
-        for token_B in generate(
-            self.model,
-            prompt_BT,
-            max_tokens=max_tokens,
-            sampling=self.sampling,
-            generator=self.generator,
-            tokens=self.tokenizer.size,
-        ):
-            token = int(token_B)
-            if token == self.tokenizer.eos:
-                break
-            self.tokens.append(token)
-            if text := stream.push(token):
-                yield text
-        if text := stream.end():
-            yield text
+        before, began = replace(self.engine.stats), time.perf_counter()
+        heard: list[list[Delta]] = [[] for _ in range(request.sampling.n)]
+        first = 0.0
+        request_id = self.engine.submit(request)
+        with StopSignals() as stop:
+            while self.engine.busy:
+                if stop.exit_code is not None:
+                    self.engine.cancel(request_id)
+                for delta in self.engine.step():
+                    first = first or time.perf_counter() - began
+                    heard[delta.index].append(delta)
+                    show(delta)
+        return Spoken(
+            result=Result(
+                request_id=request_id,
+                prompt_tokens=heard[0][0].prompt_tokens,
+                cached_tokens=heard[0][0].cached_tokens,
+                completions=tuple(map(_completion, heard)),
+            ),
+            first_seconds=first,
+            seconds=time.perf_counter() - began,
+            stats=_since(before, self.engine.stats),
+            exit_code=stop.exit_code,
+        )
+
+
+def _completion(heard: list[Delta]) -> Completion:
+    from fathom.engine.request import Completion
+
+    last = heard[-1]
+    return Completion(
+        index=last.index,
+        text="".join(delta.text for delta in heard),
+        tokens=tuple(token for delta in heard for token in delta.tokens),
+        finish_reason=last.finish_reason or "",
+        logprobs=tuple(entry for delta in heard for entry in delta.logprobs),
+        error=last.error,
+    )
+
+
+def _since(before: Stats, now: Stats) -> Stats:
+    grown = {f.name: getattr(now, f.name) - getattr(before, f.name) for f in fields(now)}
+    return replace(now, **grown)

@@ -1,24 +1,15 @@
-"""Ask a model verifiable questions, greedily, and count the right answers.
-
-Axes:  B prompts of one length   T positions
-"""
+"""Ask a model verifiable questions, greedily, and count the right answers."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import torch
-
-from fathom.data.chat import encode_chat
 from fathom.data.smallworld import Prompt, grade
-from fathom.data.tokenizer import Tokenizer
-from fathom.model.generate import generate
-from fathom.model.transformer import Transformer
+from fathom.engine.engine import Engine
+from fathom.engine.request import Request, SamplingParams
 
 MAX_TOKENS = 40  # the longest right answer shows its working in about 25
-BATCH = 32
 
 
 class Answered(NamedTuple):
@@ -30,45 +21,21 @@ class Answered(NamedTuple):
 
 
 def ask(
-    model: Transformer,
-    tokenizer: Tokenizer,
+    engine: Engine,
     prompts: Sequence[Prompt],
     *,
     max_tokens: int = MAX_TOKENS,
     told: Callable[[int], None] | None = None,
 ) -> list[Answered]:
-    """Answer every prompt with the likeliest tokens, prompts of one length together; in the given order.
+    """Answer every prompt with the likeliest tokens, as many at a time as the engine runs; in the given order.
 
-    told   is called with the number answered so far
+    told     is called with the number answered so far
+    raises   RequestError for a prompt that does not fit the model's context
     """
-    by_length: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
-    for i, prompt in enumerate(prompts):
-        ids, _ = encode_chat(tokenizer, prompt.messages, generation_prompt=True)
-        by_length[len(ids)].append((i, ids))
-    replies: dict[int, str] = {}
-    for same in by_length.values():
-        for start in range(0, len(same), BATCH):
-            part = same[start : start + BATCH]
-            texts = _continue(model, tokenizer, [ids for _, ids in part], max_tokens)
-            replies |= {i: text for (i, _), text in zip(part, texts, strict=True)}
-            if told is not None:
-                told(len(replies))
-    return [Answered(p, replies[i], grade(p, replies[i])) for i, p in enumerate(prompts)]
-
-
-def _continue(model: Transformer, tokenizer: Tokenizer, rows: list[list[int]], max_tokens: int) -> list[str]:
-    """What follows each row, up to its end token."""
-    prompt_BT = torch.tensor(rows, device=model.embed.weight.device)
-    columns: list[torch.Tensor] = []
-    ended_B = torch.zeros(len(rows), dtype=torch.bool, device=prompt_BT.device)
-    for token_B in generate(model, prompt_BT, max_tokens=max_tokens, tokens=tokenizer.size):
-        columns.append(token_B)
-        ended_B |= token_B == tokenizer.eos
-        if ended_B.all():
-            break
-    drawn = torch.stack(columns, dim=1).tolist()
-    end = tokenizer.eos
-    return [tokenizer.decode(ids[: ids.index(end)] if end in ids else ids) for ids in drawn]
+    greedy = SamplingParams(temperature=0.0, max_tokens=max_tokens)
+    asked = [Request(messages=prompt.messages, sampling=greedy) for prompt in prompts]
+    replies = [result.text for result in engine.generate(asked, told=told)]
+    return [Answered(p, reply, grade(p, reply)) for p, reply in zip(prompts, replies, strict=True)]
 
 
 def share_right(answers: Sequence[Answered]) -> float:

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from fathom.checkpoint.find import latest
-from fathom.checkpoint.load import load_model
 from fathom.config.counts import count, mha_cache_elements
+from fathom.config.engine import EngineConfig
 from fathom.config.folder import disk_errors
 from fathom.config.load import Loaded, load_recipe
 from fathom.data.smallworld import prompts
-from fathom.data.tokenizer import Tokenizer
+from fathom.engine.engine import Engine
+from fathom.engine.stats import Stats
 from fathom.evals.questions import Answered, ask, share_right
 from fathom.model.transformer import Transformer
 from fathom.posttrain.sft import start_sft
@@ -52,6 +52,8 @@ class Figures:
     questions: int
     right: int
     share_right: float
+    mtp_acceptance: float  # share of the MTP head's drafts that stood while the questions were answered
+    tokens_per_trunk_pass: float  # of an answer, meanwhile; 1 without drafts
     model: str  # folder to chat with
     report: str  # page about its pre-training
 
@@ -83,7 +85,7 @@ def run(minutes: float, out: Path, *, seed: int = 0, quiet: bool = False) -> tup
     base, last = out / "pretrain", out / "sft"
     tuner = start_sft(tuning.recipe, base, last, resume=True, quiet=quiet, origin=tuning.origin)
     tuned = tuner.train()
-    answers = ask_held_out(out / "sft", trainer.machine.device, quiet=quiet)
+    answers, stats = ask_held_out(out / "sft", trainer.machine.device, quiet=quiet)
     counts = count(first.model)
     figures = Figures(
         minutes=minutes,
@@ -100,6 +102,8 @@ def run(minutes: float, out: Path, *, seed: int = 0, quiet: bool = False) -> tup
         questions=len(answers),
         right=sum(a.right for a in answers),
         share_right=share_right(answers),
+        mtp_acceptance=stats.acceptance,
+        tokens_per_trunk_pass=stats.tokens_per_pass,
         model=str(out / "sft"),
         report=str(write_report([out / "pretrain"])),
     )
@@ -108,16 +112,17 @@ def run(minutes: float, out: Path, *, seed: int = 0, quiet: bool = False) -> tup
     return figures, answers
 
 
-def ask_held_out(run_folder: Path, device: torch.device, *, quiet: bool = False) -> list[Answered]:
-    """200 questions about worlds that no training text mentions."""
-    folder = latest(run_folder)
-    assert folder is not None, f"{run_folder} was just written"
-    model, tokenizer = load_model(folder, device), Tokenizer.load(folder)
+def ask_held_out(
+    run_folder: Path, device: torch.device, *, quiet: bool = False
+) -> tuple[list[Answered], Stats]:
+    """200 questions about worlds that no training text mentions, every answer drafted by the MTP head."""
+    engine = Engine(run_folder, EngineConfig(device=device.type, speculate="on"))
     asked = list(prompts(QUESTION_SEED, QUESTIONS, held_out=True))
     columns = (TextColumn("asking held-out questions"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, disable=quiet, transient=True) as bar:
         task = bar.add_task("", total=len(asked))
-        return ask(model, tokenizer, asked, told=lambda n: bar.update(task, completed=n))
+        answers = ask(engine, asked, told=lambda n: bar.update(task, completed=n))
+    return answers, engine.stats
 
 
 def recent_violation(run_folder: Path) -> float:

@@ -1,0 +1,270 @@
+"""The engine: requests in, tokens out, a step at a time.
+
+A step asks the scheduler which positions to compute, runs them through the network in one pass, chooses
+tokens, and drafts the next. Nothing here is shared between threads: `fathom.engine.stream` runs an engine
+in one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fathom.checkpoint.find import resolve
+from fathom.checkpoint.load import load_model_state
+from fathom.checkpoint.tokenizer_files import check_tokenizer
+from fathom.config.engine import EngineConfig
+from fathom.config.errors import need
+from fathom.config.model import ModelConfig
+from fathom.data.tokenizer import Tokenizer
+from fathom.engine.admit import check_speculation, positions, prompt_ids
+from fathom.engine.answer import Answer
+from fathom.engine.collect import Collector
+from fathom.engine.grammar import compile_grammar
+from fathom.engine.pace import Pace
+from fathom.engine.request import Delta, Request, Result
+from fathom.engine.runner import Pass, Runner
+from fathom.engine.sample import Chooser, NoTokenError
+from fathom.engine.scheduler import Scheduler, Work
+from fathom.engine.sequence import Sequence
+from fathom.engine.start import choose_backend, number_of_pages
+from fathom.engine.stats import Stats
+from fathom.engine.stream import EngineError, Streams
+from fathom.engine.weights import pack_weights
+from fathom.ops.allocator import large_pages
+
+
+class Engine:
+    """Continuous batching over a paged latent cache, with MTP speculative decoding.
+
+    Logits of a request are bitwise the same alone or in company, in any order of arrival, after a hit in the
+    prefix tree or a preemption, with drafts or without; `line` says so, or says where this machine cannot.
+    """
+
+    def __init__(self, checkpoint: Path | str, config: EngineConfig | None = None) -> None:
+        """Read a run, a checkpoint or any official folder. ConfigError or DataError in one line."""
+        place = resolve(Path(checkpoint))
+        model, state = load_model_state(place)
+        tokenizer = Tokenizer.load(place)
+        check_tokenizer(tokenizer.size, model)
+        self._build(model, state, tokenizer, config or EngineConfig())
+
+    @classmethod
+    def of(
+        cls, model: ModelConfig, state: dict[str, Tensor], tokenizer: Tokenizer, config: EngineConfig
+    ) -> Engine:
+        """From weights in memory, in the names of `fathom.model`; the engine keeps a copy of its own."""
+        engine = cls.__new__(cls)
+        own = {name: t.clone() if t.ndim < 2 or name == "embed.weight" else t for name, t in state.items()}
+        engine._build(model, own, tokenizer, config)  # packing copies the others
+        return engine
+
+    def _build(
+        self, model: ModelConfig, state: dict[str, Tensor], tokenizer: Tokenizer, config: EngineConfig
+    ) -> None:
+        self.model, self.tokenizer, self.config = model, tokenizer, config
+        backend = choose_backend(config, model, state)
+        check_speculation(config, model)
+        draft = config.speculate != "off" and model.mtp.depth > 0
+        for name, tensor in state.items():
+            kept = torch.float32 if name.endswith("router.bias") else backend.dtype
+            state[name] = tensor.to(backend.device, kept)
+        pages = number_of_pages(config, model, backend, draft=draft)
+        with torch.inference_mode():
+            weights = pack_weights(model, state, backend.products, draft=draft)
+            self.runner = Runner(weights, pages, config.page_size, tokenizer.size)
+        self.backend = backend
+        if backend.device.type == "cpu":
+            large_pages()
+        # An entry of the MTP module depends on the token after it: shared pages must agree in one more.
+        self.scheduler = Scheduler(config, pages, beyond=int(self.runner.drafts))
+        self.pace = Pace(config.draft_tokens if draft else 0, adaptive=config.speculate == "auto")
+        self.stats = Stats()
+        self.watch: Callable[[Sequence, int, Tensor], None] | None = None  # is told every row that is used
+        self._answers: dict[Sequence, Answer] = {}
+        self._by_request: dict[int, list[Sequence]] = {}
+        self._news: deque[Delta] = deque()
+        self._next_id, self._depth = 0, 0
+        self._streams: Streams | None = None
+
+    @property
+    def line(self) -> str:
+        """What a start-up line says."""
+        b, pages = self.backend, self.scheduler.pool.total
+        mode = {"auto": "while it pays", "on": "always", "off": "off"}[self.config.speculate]
+        module = "MTP off" if self.model.mtp.depth else "no MTP module"
+        draft = f"MTP {mode}" if self.runner.drafts else module
+        exact = "the same bits in any company"
+        if b.inexact:
+            exact = f"NOT the same bits in any company: {', '.join(b.inexact)} differ with the number of rows"
+        precision = "fp32" if b.dtype == torch.float32 else "bf16"
+        return (
+            f"{self.model.name} on {b.device.type} in {precision}, {b.products.name}; {pages:,} pages of "
+            f"{self.config.page_size} positions ({self.runner.pool.nbytes >> 20:,} MiB); {draft}; {exact}"
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._answers or self._news)
+
+    def submit(self, request: Request) -> int:
+        """Queue a request and return its id.
+
+        raises   RequestError for what can never be served, BusyError when the queue is full
+        """
+        params = request.sampling
+        prompt = prompt_ids(request, self.tokenizer)
+        most = positions(prompt, params, self.model, self.tokenizer.size, self._capacity)
+        check_speculation(self.config, self.model, params)
+        grammar = compile_grammar(params, self.tokenizer)
+        seed = params.seed if params.seed is not None else secrets.randbits(63)
+        sequences, answers = [], []
+        for index in range(params.n):
+            sequence = Sequence(self._next_id, index, request.key, tuple(prompt), params, most)
+            chooser = Chooser(params, prompt, seed, index, self.tokenizer.size)
+            matcher = grammar.matcher() if grammar is not None else None
+            answer = Answer(sequence, chooser, matcher, self.tokenizer)
+            answer.may_draft = self.runner.drafts and params.speculate is not False
+            sequences.append(sequence)
+            answers.append(answer)
+        self.scheduler.submit(sequences)
+        self._answers |= dict(zip(sequences, answers, strict=True))
+        self._by_request[self._next_id] = sequences
+        self._next_id += 1
+        return self._next_id - 1
+
+    @property
+    def _capacity(self) -> int:
+        """Positions all pages together hold."""
+        return self.scheduler.pool.total * self.config.page_size
+
+    def cancel(self, request_id: int) -> None:
+        """End a request; its pages are free at once, and the next step brings its last deltas."""
+        for sequence in self._by_request.get(request_id, ()):
+            if sequence in self._answers:
+                self._answers[sequence].finish("cancelled")
+                self._end(sequence)
+
+    @torch.inference_mode()
+    def step(self) -> list[Delta]:
+        """Compute what is planned, and say what was written."""
+        began = time.perf_counter()
+        works = self.scheduler.plan()
+        if works:
+            verified = max((len(w.sequence.drafts) for w in works), default=0)
+            done = self.runner.run(works)
+            written = self._choose(done)
+            self._follow(done)
+            self._measure(works, verified, written, time.perf_counter() - began)
+        if self.config.debug:
+            self.scheduler.check()
+        news = list(self._news)
+        self._news.clear()
+        return news
+
+    def _choose(self, done: Pass) -> int:
+        """Tokens for every row that has one to give; the number written by decoding."""
+        chosen = [(w, f) for w, f in zip(done.works, done.first, strict=True) if _gives(w)]
+        rows = [r for w, f in chosen for r in _rows(w, f)]
+        logit_RV, likeliest = self.runner.logits(done, rows) if rows else (torch.empty(0), [])
+        at, written = 0, 0
+        for work, _ in chosen:
+            count = work.count if work.kind == "decode" else 1
+            written += self._choose_one(work, logit_RV[at : at + count], likeliest[at : at + count])
+            at += count
+        for work in done.works:
+            if not _gives(work) and work.sequence in self._answers:
+                self.scheduler.advance(work.sequence, work.start + work.count)
+        return written
+
+    def _choose_one(self, work: Work, logit_TV: Tensor, likeliest_T: list[int]) -> int:
+        s, answer = work.sequence, self._answers[work.sequence]
+        before, drafts = s.length, len(s.drafts)
+        try:
+            (used, stood), error = answer.choose(logit_TV, likeliest_T), ""
+        except NoTokenError as problem:
+            (used, stood), error = (s.length - before, 0), str(problem)
+            answer.finish("error")
+        if self.watch is not None:
+            for t in range(used):
+                self.watch(s, before + t, logit_TV[t])
+        self.stats.decoded(work.kind == "decode", drafts, stood, s.length - before)
+        if answer.finish_reason is not None:
+            self._end(s, error)  # its last chunk never reaches the tree: the MTP module will not see it
+        else:
+            self.scheduler.advance(s, work.start + used if work.kind == "decode" else before)
+            self._news.append(answer.news())
+        return s.length - before if work.kind == "decode" else 0
+
+    def _follow(self, done: Pass) -> None:
+        if self.runner.drafts:
+            ready = sum(_gives(w) and w.sequence in self._answers for w in done.works)
+            self._depth = self.pace.depth(ready) if ready else 0
+            self.runner.follow(done, self._depth, self._answers)
+
+    def _measure(self, works: list[Work], verified: int, written: int, seconds: float) -> None:
+        """Steps of decoding alone, with as many drafts made as verified, teach the pace."""
+        sequences = len(works)
+        pure = all(w.kind == "decode" for w in works)
+        self.stats.step(pure, seconds)
+        if pure and verified == self._depth:
+            self.pace.saw(verified, sequences, tokens=written / sequences, seconds=seconds)
+
+    def _end(self, sequence: Sequence, error: str = "") -> None:
+        self._news.append(self._answers.pop(sequence).news(error))
+        self.runner.forget(sequence)
+        self.scheduler.retire(sequence)
+        siblings = self._by_request[sequence.request_id]
+        if not any(s in self._answers for s in siblings):
+            del self._by_request[sequence.request_id]
+
+    def generate(
+        self, requests: Iterable[Request | str], *, told: Callable[[int], None] | None = None
+    ) -> list[Result]:
+        """Answer all of them, as many at a time as fit, in the given order.
+
+        requests   a text stands for `Request(text=...)`
+        told       is called with the number of requests finished so far
+        raises     RequestError for the first that can never be served, before any is computed further
+        """
+        what = "the engine is streaming, and its thread makes every step"
+        need(self._streams is None, what, fix="use stream, or close the engine first", error=EngineError)
+        return Collector(self).run(requests, told)
+
+    def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        """The deltas of one request as they come, among those of any number of others.
+
+        The first call starts a thread that from then on makes every step, so `submit`, `cancel` and `step`
+        are its own. A consumer that leaves early cancels its request. Errors as `submit`, at the first
+        iteration; EngineError when the engine breaks down or is closed.
+        """
+        if self._streams is None:
+            self._streams = Streams(self, name=f"engine of {self.model.name}")
+        return self._streams.stream(request)
+
+    def close(self) -> None:
+        """Cancel what is streaming and end the thread; without one nothing happens."""
+        if self._streams is not None:
+            self._streams.close()
+            self._streams = None
+
+
+def _gives(work: Work) -> bool:
+    """Whether a token is to be chosen behind these positions."""
+    s = work.sequence
+    return work.kind == "decode" or (
+        work.kind == "prefill" and not s.output and work.start + work.count == len(s.prompt)
+    )
+
+
+def _rows(work: Work, first: int) -> range:
+    """The rows whose logits choose."""
+    last = first + work.count
+    return range(first, last) if work.kind == "decode" else range(last - 1, last)

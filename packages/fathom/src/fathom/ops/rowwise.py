@@ -1,0 +1,52 @@
+"""Row by row operations whose bits do not depend on how many rows there are, or where in memory one lies.
+
+PyTorch's sigmoid and SiLU on a CPU take one polynomial for whole vectors and another for the few elements at
+the end, which may differ in the last bit; its exponential is the same everywhere. So both are built from it.
+
+Axes:  R rows   D width
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fathom.ops.norm import wide
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)), elementwise."""
+    return 1.0 / (1.0 + torch.exp(-x))
+
+
+def gated(gate_up: Tensor) -> Tensor:
+    """SiLU(gate) * up, both halves of the last axis. [R, 2F] -> [R, F], in the same dtype."""
+    gate, up = wide(gate_up).chunk(2, dim=-1)
+    return (gate * sigmoid(gate.contiguous()) * up).to(gate_up.dtype)
+
+
+def rms_norm(x_RD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """RMSNorm with fp32 statistics (arXiv 1910.07467). [R, D] -> [R, D], same dtype."""
+    y = wide(x_RD)
+    y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
+    return y.to(x_RD.dtype) * weight_D
+
+
+def sum_runs(x_N: Tensor, start_R: Tensor) -> Tensor:
+    """Sum of each run of neighbours, one after the other in their order. [N, ...] -> [R, ...].
+
+    Run r is entries start_R[r] up to the next run's start; none is empty.
+    """
+    return _runs(x_N, start_R, "sum")
+
+
+def max_runs(x_N: Tensor, start_R: Tensor) -> Tensor:
+    """The largest of each run of neighbours, entry by entry. [N, ...] -> [R, ...]; runs as in `sum_runs`."""
+    return _runs(x_N, start_R, "max")
+
+
+def _runs(x_N: Tensor, start_R: Tensor, mode: str) -> Tensor:
+    rows = torch.arange(len(x_N), device=x_N.device)
+    reduced = F.embedding_bag(rows, x_N.flatten(1), start_R, mode=mode)
+    return reduced.view(len(start_R), *x_N.shape[1:])

@@ -1,0 +1,116 @@
+"""Drafts change how fast an answer comes, never what it is: token by token, or in distribution."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from fathom.data.smallworld import prompts
+from fathom.engine.draws import Distribution
+from fathom.engine.request import Request, SamplingParams
+from fathom.engine.sample import Chooser
+
+
+def conversations(count: int, **sampling: object) -> list[Request]:
+    params = SamplingParams(**{"max_tokens": 30} | sampling)
+    return [Request(messages=p.messages, sampling=params) for p in prompts(21, count, held_out=True)]
+
+
+def texts(engine, asked: list[Request]) -> list[tuple[int, ...]]:
+    return [c.tokens for result in engine.generate(asked) for c in result.completions]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_greedy_answers_are_the_same_tokens(trained, depth):
+    asked = conversations(24, temperature=0.0)
+    engine = trained.engine(speculate="on", draft_tokens=depth, page_size=8)
+    assert texts(engine, asked) == texts(trained.engine(speculate="off", page_size=8), asked)
+    stats = engine.stats
+    assert stats.accepted > 100 and stats.drafted > stats.accepted
+    assert stats.tokens_per_pass > 1.3
+    assert stats.tokens <= stats.trunk_passes + stats.accepted
+
+
+@pytest.mark.parametrize("more", [{}, {"top_p": 0.8}, {"repetition_penalty": 1.3, "frequency_penalty": 0.2}])
+def test_under_a_seed_sampled_answers_are_the_same_tokens(trained, more):
+    asked = conversations(16, temperature=0.8, seed=9, **more)
+    engine = trained.engine(speculate="on", draft_tokens=2)
+    assert texts(engine, asked) == texts(trained.engine(speculate="off"), asked)
+    assert engine.stats.accepted > 50
+
+
+def test_drafts_are_mostly_right_because_the_module_was_trained(trained):
+    engine = trained.engine(speculate="on")
+    engine.generate(conversations(24, temperature=0.0))
+    assert engine.stats.acceptance > 0.35
+    # the same module fed with nonsense: acceptance is due to what it sees
+    nonsense = trained.engine(speculate="on")
+    nonsense.runner.weights.draft.hidden_norm_D.zero_()
+    nonsense.runner.weights.draft.token_norm_D.zero_()
+    nonsense.generate(conversations(24, temperature=0.0))
+    assert nonsense.stats.acceptance < 0.5 * engine.stats.acceptance
+
+
+def test_without_a_seed_pairs_of_tokens_have_the_plain_distribution(trained):
+    """Through the whole engine: the rejection rule, over the model's own two distributions."""
+    draws, prompt = 1500, [trained.tokenizer.bos, *trained.tokenizer.encode("Mia had")]
+    sampling = SamplingParams(temperature=1.0, top_k=4, max_tokens=3, ignore_eos=True, n=50)
+    engine = trained.engine(speculate="on", draft_tokens=2, debug=False, page_size=8)
+    seen: Counter[tuple[int, ...]] = Counter()
+    for _ in range(draws // 50):
+        for completion in engine.generate([Request(tokens=prompt, sampling=sampling)])[0].completions:
+            seen[completion.tokens] += 1
+    assert engine.stats.accepted > 200 and engine.stats.drafted - engine.stats.accepted > 200
+    expected = _triples(trained, prompt, sampling)
+    assert set(seen) <= set(expected)
+    likely = [t for t, p in expected.items() if p * draws >= 8]
+    rest = draws - sum(seen[t] for t in likely), draws * (1 - sum(expected[t] for t in likely))
+    chi = sum((seen[t] - draws * expected[t]) ** 2 / (draws * expected[t]) for t in likely)
+    chi += (rest[0] - rest[1]) ** 2 / rest[1]
+    freedom = len(likely)
+    # Wilson and Hilferty (1931): the cube root of chi^2/k is nearly normal; 4 deviations, p < 4e-5
+    normal = ((chi / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / math.sqrt(2 / (9 * freedom))
+    assert normal < 4, (chi, freedom)
+
+
+def _triples(trained, prompt: list[int], sampling: SamplingParams) -> dict[tuple[int, ...], float]:
+    """Probability of every three tokens, from the plain model."""
+    chooser = Chooser(sampling, prompt, 0, 0, trained.tokenizer.size)
+
+    def after(tokens: tuple[int, ...]) -> Distribution:
+        with torch.inference_mode():
+            return chooser.distribution(trained.model.logits(torch.tensor([[*prompt, *tokens]]))[0, -1])
+
+    found = {(): 1.0}
+    for _ in range(3):
+        found = {
+            (*tokens, int(token)): p * float(q)
+            for tokens, p in found.items()
+            for token, q in zip(*after(tokens), strict=True)
+        }
+    return found
+
+
+def test_a_request_may_refuse_drafts(trained):
+    engine = trained.engine(speculate="on")
+    engine.generate(conversations(4, temperature=0.0, speculate=False))
+    assert engine.stats.drafted == 0
+    engine.generate(conversations(4, temperature=0.0, speculate=True))
+    assert engine.stats.drafted > 0
+
+
+def test_drafting_that_rests_takes_up_where_it_was(trained, monkeypatch):
+    """States of the steps without drafts are kept, so later drafts are as good as without a rest."""
+    asked = conversations(8, temperature=0.0, max_tokens=60, ignore_eos=True)
+    always = trained.engine(speculate="on")
+    always.generate(asked)
+    resting = trained.engine(speculate="on")
+    step = iter(range(10**9))
+    monkeypatch.setattr(resting.pace, "most", 1)
+    monkeypatch.setattr(type(resting.pace), "depth", lambda self, n: int(next(step) % 12 >= 6))
+    resting.generate(asked)
+    assert 0 < resting.stats.drafted < always.stats.drafted
+    assert resting.stats.acceptance > always.stats.acceptance - 0.1
