@@ -106,7 +106,7 @@ def against_peer(precision: str, turns: int, quick: bool) -> list[dict[str, Any]
             for who in SIDES if turn % 2 else reversed(SIDES):
                 rates[name][who].append(measure(sides[who]))
                 print(f"turn {turn + 1} {name} {who}: {rates[name][who][-1]:.1f}", file=sys.stderr)
-    peak = {who: int(side.run(1, 32, 2)["peak"]) for who, side in sides.items()}
+    memory = {who: int(side.run(1, 32, 2)["resident"]) for who, side in sides.items()}
     for side in sides.values():
         side.close()
     limits = {
@@ -127,7 +127,7 @@ def against_peer(precision: str, turns: int, quick: bool) -> list[dict[str, Any]
             "precision": precision,
             "gb_per_s": round(max(bandwidth) / 1e9, 1),
             "gflops": round(max(flops) / 1e9),
-            "peak_mib": {who: peak[who] >> 20 for who in SIDES},
+            "resident_mib": {who: memory[who] >> 20 for who in SIDES},
             "threads": torch.get_num_threads(),
         }
         for name, rate in rates.items()

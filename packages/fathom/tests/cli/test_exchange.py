@@ -68,12 +68,14 @@ def test_what_comes_out_can_be_talked_to_and_tuned(tmp_path: Path, model: Path, 
     from fathom.checkpoint import check_tokenizer, load_model
     from fathom.cli.speak import Speaker
     from fathom.config.load import load_recipe
+    from fathom.engine import Request, SamplingParams
     from fathom.posttrain.sft import start_sft
 
     run("export", "hf", str(model), str(tmp_path / "out"), "--weights", weights)
-    speaker = Speaker.load(tmp_path / "out", temperature=0.0, top_p=1.0, seed=0)
-    prompt = speaker.tokenizer.encode("Mia has")
-    assert list(speaker.speak(prompt, 4)) == list(speaker.speak(prompt, 4))
+    speaker = Speaker.load(tmp_path / "out")
+    request = Request(text="Mia has", sampling=SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True))
+    spoken = [speaker.speak(request, lambda _: None).result.completions[0].tokens for _ in range(2)]
+    assert spoken[0] == spoken[1] and len(spoken[0]) == 4
     check_tokenizer(speaker.tokenizer.size, load_model(tmp_path / "out").config)
     short = ["train.steps=1", "train.minutes=0", "train.seq_len=64", "train.batch_size=2", "data.documents=4"]
     recipe = load_recipe("sft", short).recipe

@@ -40,7 +40,9 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "fathom", *words], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("line", ["--help", "--version", "doctor --help", "train --help", "demo --help"])
+@pytest.mark.parametrize(
+    "line", ["--help", "--version", *(f"{name} --help" for name in ("doctor", "train", "demo", "generate", "chat"))]
+)
 def test_help_loads_nothing_heavy(line: str) -> None:
     code = f"""
 import sys

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,18 +17,6 @@ from fathom.cli.main import main
 from fathom.data.chat import encode_chat
 from fathom.data.tokenizer import Tokenizer
 from fathom.model.generate import generate
-
-SMALL = [
-    "data.documents=120", "data.held_out=0.1", "data.workers=1", "train.steps=3", "train.seq_len=48",
-    "model.hidden_size=32", "model.num_layers=2", "model.moe.num_experts=4", "model.max_positions=256",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("talk") / "run"
-    assert main(["train", "tiny", *SMALL, "--out", str(folder), "--quiet"]) == 0
-    return folder
 
 
 def refused(capsys, *words: str) -> str:
@@ -45,28 +34,6 @@ def test_a_run_leaves_what_others_build_on(run):
     assert (run / "recipe.toml").exists()
 
 
-def test_generate_prints_tokens_and_text_as_json_greedily(run, capsys):
-    command = ["generate", "--model", str(run), "--prompt", "Mia had", "--max-tokens", "12"]
-    assert main([*command, "--temperature", "0", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    model, tokenizer = load_model(run), Tokenizer.load(latest(run))
-    ids = torch.tensor([[tokenizer.bos, *tokenizer.encode("Mia had")]])
-    plain = [int(t) for t in generate(model, ids, max_tokens=12, tokens=tokenizer.size, use_cache=False)]
-    plain = plain[: plain.index(tokenizer.eos)] if tokenizer.eos in plain else plain
-    assert said == {"tokens": plain, "text": tokenizer.decode(plain)}
-    assert main([*command, "--temperature", "0"]) == 0
-    assert capsys.readouterr().out == said["text"] + "\n"
-
-
-def test_a_seed_names_one_text(run, capsys):
-    def text(seed: str) -> str:
-        command = ["generate", "--model", str(run), "--prompt", "Mia", "--temperature", "1.5", "--json"]
-        assert main([*command, "--seed", seed]) == 0
-        return capsys.readouterr().out
-
-    assert text("1") == text("1") != text("2")
-
-
 def test_a_checkpoint_folder_is_a_model_too(run, capsys):
     command = ["generate", "--prompt", "Mia", "--temperature", "0", "--json"]
     assert main([*command, "--model", str(run)]) == 0
@@ -82,6 +49,45 @@ def test_chat_answers_and_remembers_and_takes_commands(run, capsys, monkeypatch)
     said = capsys.readouterr()
     assert said.out.count("> ") >= len(lines)
     assert "/temp hot is no temperature. Fix: " in said.err and "/reset" in said.out
+    assert "the same bits in any company\nTalking with" in said.err
+
+
+def conversation(capsys, monkeypatch, run: Path, *lines: str, options: tuple[str, ...] = ()) -> str:
+    """What is on stdout after these lines."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
+    assert main(["chat", "--model", str(run), "--max-tokens", "12", "--temperature", "1.5", *options]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_conversation_under_a_seed_is_said_again_and_each_answer_draws_anew(run, capsys, monkeypatch):
+    lines, seed = ["Hello", "/regen", "/stats"], ("--seed", "3")
+    first = conversation(capsys, monkeypatch, run, *lines, options=seed)
+    answers = first.split("> ")[1:3]
+    assert answers[0] != answers[1]
+    again = conversation(capsys, monkeypatch, run, *lines, options=(*seed, "--speculate", "off"))
+    assert again.split("> ")[1:3] == answers
+    assert conversation(capsys, monkeypatch, run, *lines).split("> ")[1:3] != answers
+    alone = ["chat", "--model", str(run), "--max-tokens", "12", "--temperature", "1.5", "--message", "Hello"]
+    assert main([*alone, *seed]) == 0
+    assert capsys.readouterr() == (answers[0], "")
+
+
+def test_chat_says_how_fast_it_was(run, capsys, monkeypatch):
+    long = "tell me more about the kite and the park where Mia was " * 6
+    options = ("--speculate", "on", "--seed", "3")
+    said = conversation(capsys, monkeypatch, run, "/stats", long, "/regen", "/stats", options=options)
+    assert "> no answer yet\n" in said
+    assert re.search(r"answer   \d+ tokens, [\d,]+ a second, the first after [\d.]+ s\n", said)
+    assert re.search(r"prompt   \d+ tokens, [1-9]\d* of them cached\n", said), "the same prompt once more"
+    assert re.search(r"drafts   \d+ of \d+ accepted \(\d+%\), \d\.\d\d tokens per trunk pass\n", said)
+    assert re.search(r"so far   2 answered under --seed 3; drafts \d+ of \d+ accepted", said)
+
+
+def test_ctrl_c_cuts_an_answer_short_and_the_conversation_goes_on(run, capsys, monkeypatch, interrupted):
+    interrupted(4)
+    options = ("--speculate", "off", "--seed", "3")
+    said = conversation(capsys, monkeypatch, run, "Hello", "/stats", "Go on", "/stats", options=options)
+    assert "answer   4 tokens" in said and "so far   2 answered" in said
 
 
 def test_your_own_text_in_three_commands(tmp_path, capsys, monkeypatch):
@@ -161,15 +167,54 @@ def test_what_is_not_text_is_named(name, content, named, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "bad", [["--temperature", "-1"], ["--top-p", "0"], ["--max-tokens", "0"], ["--seed", "-1"]]
-)
+    "bad",
+    [["--temperature", "-1"], ["--top-p", "0"], ["--max-tokens", "0"], ["--seed", "-1"], ["--top-k", "-1"],
+     ["--min-p", "2"], ["--presence-penalty", "101"], ["--frequency-penalty", "nan"], ["--n", "0"],
+     ["--repetition-penalty", "0"], ["--n", "65"], ["--logprobs", "21"], ["--draft-tokens", "9"],
+     ["--speculate", "maybe"], ["--json-schema", "{no JSON"], ["--json-schema", "nowhere.json"],
+     ["--json-schema", "."], ["--regex", "(", "--stop", ""]],
+)  # fmt: skip
 def test_wrong_draws_are_refused(run, bad, capsys):
     assert bad[1] in refused(capsys, "generate", "--model", str(run), "--prompt", "x", *bad)
+    if bad[0] in ("--temperature", "--top-p", "--max-tokens", "--seed", "--speculate"):
+        assert bad[1] in refused(capsys, "chat", "--model", str(run), "--message", "x", *bad)
+
+
+def test_forms_that_cannot_be_kept_are_refused(run, capsys, tmp_path):
+    pytest.importorskip("llguidance")
+    (tmp_path / "latin.json").write_bytes('{"const": "Grüße"}'.encode("latin-1"))
+    (tmp_path / "deep.json").write_text('{"not":' * 5000 + "{}" + "}" * 5000)
+    command = ["generate", "--model", str(run), "--prompt", "x"]
+    assert "not UTF-8" in refused(capsys, *command, "--json-schema", str(tmp_path / "latin.json"))
+    assert "nests more than" in refused(capsys, *command, "--json-schema", str(tmp_path / "deep.json"))
+    assert "regex cannot be used" in refused(capsys, *command, "--regex", "(")
+    assert "both" in refused(capsys, *command, "--regex", "a", "--json-schema", "{}")
+
+
+def test_what_only_json_can_show_asks_for_it(run, capsys):
+    said = refused(capsys, "generate", "--model", str(run), "--prompt", "x", "--logprobs", "3")
+    assert said.endswith("Fix: add --json\n")
+
+
+def test_a_model_without_mtp_cannot_be_asked_to_draft(small, tmp_path, capsys):
+    folder = tmp_path / "bare"
+    made = ["train", "tiny", *small, "train.steps=1", "model.mtp.depth=0", "--out", str(folder), "--quiet"]
+    assert main(made) == 0
+    capsys.readouterr()
+    command = ["--model", str(folder), "--speculate", "on"]
+    assert "no MTP module" in refused(capsys, "generate", *command, "--prompt", "x")
+    assert "no MTP module" in refused(capsys, "chat", *command, "--message", "x")
+    assert main(["generate", "--model", str(folder), "--prompt", "x", "--speculate", "off"]) == 0
+
+
+def test_chat_writes_one_answer_at_a_time(run, capsys):
+    assert main(["chat", "--model", str(run), "--n", "3"]) == 2
+    assert "--n" in capsys.readouterr().err
 
 
 def test_more_tokens_than_positions_are_refused(run, capsys):
     said = refused(capsys, "generate", "--model", str(run), "--prompt", "Mia", "--max-tokens", "1000")
-    assert "max_positions=256" in said
+    assert "do not fit the 256 positions" in said and "set max_tokens to 254 or less" in said
 
 
 def test_a_corrupt_checkpoint_is_named(run, tmp_path, capsys):
@@ -191,7 +236,7 @@ def test_a_tokenizer_of_another_model_is_refused(run, tmp_path, capsys):
     assert "the model has rows for 1024" in said
 
 
-def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(run, tmp_path, capsys, monkeypatch):
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(run, small, tmp_path, capsys, monkeypatch):
     """It fills up while a checkpoint is written: exit status 1, and the run can be resumed."""
     import errno
 
@@ -204,7 +249,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(run, tmp_path, ca
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(save, "write_tensors", full)
-    more = [*SMALL, "train.steps=4"]
+    more = [*small, "train.steps=4"]
     assert main(["train", "tiny", *more, "--out", str(folder), "--resume", "auto", "--quiet"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("fathom: ") and "Fix: " in said and "Traceback" not in said

@@ -154,6 +154,14 @@ def test_random_logits_write_what_the_regex_matches(tokenizer: Tokenizer, regex:
     assert re.fullmatch(regex, text), text
 
 
+@pytest.mark.parametrize("regex", [r"\d+", r"[\d]+", r"[\d_]+"])
+def test_a_digit_is_one_that_can_be_read_as_a_number(tokenizer: Tokenizer, regex: str) -> None:
+    """llguidance knows more digits than Python's re: those of a newer Unicode."""
+    allowed_V = compiled_here(tokenizer, regex=regex).matcher().allowed()
+    starts = {tokenizer.token_bytes(int(i))[:1] for i in np.flatnonzero(allowed_V)}
+    assert starts - {b"_"} == {b"%d" % digit for digit in range(10)}
+
+
 def test_the_end_is_allowed_exactly_where_the_grammar_may_end(tokenizer: Tokenizer) -> None:
     matcher = compiled_here(tokenizer, regex="ab?c*").matcher()
     may_end = []

@@ -12,6 +12,7 @@ from fathom.config.model import AttentionConfig, ModelConfig, MoEConfig, MTPConf
 from fathom.data.batch import Batch
 from fathom.model.transformer import Transformer
 from fathom.ops import blocked_attention as blocked
+from fathom.ops.allocator import large_pages
 from fathom.ops.attention import causal_mask, plain_attention
 from fathom.ops.experts import Experts, experts_loop
 from fathom.ops.kernels import FastKernels, PlainKernels, choose_kernels
@@ -216,3 +217,10 @@ def test_the_choice_of_kernels():
     assert isinstance(narrow.linear(2, 3), FastLinear) and isinstance(narrow.experts(2, 2, 2), PaddedExperts)
     assert (plain.row_multiple, narrow.row_multiple, wide.row_multiple) == (1, 32, 1)
     assert choose_kernels("fast", torch.bfloat16, "cuda").row_multiple == 1
+
+
+def test_moving_memory_into_large_pages_changes_nothing_in_it(generator):
+    blocks = [torch.randn(n, generator=generator) for n in (1 << 22, 1 << 20, 333)]
+    before = [block.clone() for block in blocks]
+    large_pages()
+    assert all(torch.equal(block, was) for block, was in zip(blocks, before, strict=True))

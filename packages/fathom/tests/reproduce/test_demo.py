@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from fathom.cli.main import main
 from fathom.reproduce import demo
@@ -14,7 +15,8 @@ from fathom.reproduce import demo
 KEYS = {
     "minutes", "seconds", "tokens_seen", "steps", "bits_per_byte_before", "bits_per_byte_after",
     "max_violation", "parameters_total", "parameters_active", "cache_bytes_per_token",
-    "mha_cache_bytes_per_token", "questions", "right", "share_right", "model", "report",
+    "mha_cache_bytes_per_token", "questions", "right", "share_right", "mtp_acceptance",
+    "tokens_per_trunk_pass", "model", "report",
 }  # fmt: skip
 
 
@@ -35,7 +37,10 @@ def small(monkeypatch):
     monkeypatch.setattr(demo, "QUESTIONS", 7)
 
 
-def test_the_last_line_is_the_closing_figures_and_a_second_call_goes_on(small, tmp_path, capsys):
+def test_the_last_line_is_the_closing_figures_and_a_second_call_goes_on(
+    small, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "120")
     command = ["demo", "--minutes", "0.1", "--out", str(tmp_path / "demo"), "--json", "--no-talk"]
     assert main(command) == 0
     said = capsys.readouterr()
@@ -45,11 +50,20 @@ def test_the_last_line_is_the_closing_figures_and_a_second_call_goes_on(small, t
     assert figures["bits_per_byte_after"] < figures["bits_per_byte_before"]
     assert math.isfinite(figures["max_violation"])
     assert (figures["parameters_total"], figures["cache_bytes_per_token"]) == (3_140_376, 512)
+    assert 0 <= figures["mtp_acceptance"] <= 1 and 0 < figures["tokens_per_trunk_pass"] <= 2
+    share, tokens = figures["mtp_acceptance"], figures["tokens_per_trunk_pass"]
+    shown = f"{share:.0%} accepted while answering: {tokens:.2f} tokens per trunk pass"
+    assert f"MTP drafts              {shown}" in said.err
     assert said.err.count("->") == 5, "five questions in full"
     assert json.loads((tmp_path / "demo" / "figures.json").read_text()) == figures
     assert main(command) == 0
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {**again, "seconds": 0} == {**figures, "seconds": 0}, "nothing is trained twice"
+    _, stats = demo.ask_held_out(tmp_path / "demo" / "sft", torch.device("cpu"), quiet=True)
+    assert stats.drafted > 0, "the share of accepted drafts is of drafts that were made"
+    assert (stats.acceptance, stats.tokens_per_pass) == (
+        figures["mtp_acceptance"], figures["tokens_per_trunk_pass"]
+    )  # fmt: skip
 
 
 def test_at_a_terminal_the_chat_opens(small, tmp_path, monkeypatch):

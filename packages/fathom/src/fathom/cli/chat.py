@@ -23,12 +23,12 @@ from fathom.cli.speak import (
 from fathom.config.errors import FathomError, need
 
 if TYPE_CHECKING:
-    from fathom.engine.request import Delta, SamplingParams
+    from fathom.engine import Delta, SamplingParams
 
 HELP = """\
 /reset          forget the conversation      /temp NUMBER    0 = always the likeliest word
 /system TEXT    set the system message       /regen          answer again
-/stats          how fast that was            /exit           leave (or Ctrl-D)
+/stats          speed, and drafts kept       /exit           leave (or Ctrl-D)
 /help           this list"""
 MINIMUM_ROOM = 16  # tokens an answer should have; older turns are dropped to make it
 
@@ -47,7 +47,7 @@ class Conversation:
 
     def answer(self) -> None:
         """Stream the reply to the last turn; Ctrl-C cuts it short."""
-        from fathom.engine.request import Request
+        from fathom.engine import Request
         from fathom.train.stop import TRY_AGAIN
 
         prompt = self._prompt()
@@ -122,10 +122,9 @@ class Conversation:
         """The last answer and all of them."""
         if self.spoken is None:
             return "no answer yet"
-        return (
-            f"{self.spoken.lines()}\n"
-            f"session  {self.answers} answers to --seed {self.seed}; drafts: {drafts(self.speaker.engine.stats)}"
-        )
+        whole = drafts(self.speaker.engine.stats)
+        so_far = f"{self.answers} answered under --seed {self.seed}; drafts {whole}"
+        return f"{self.spoken.lines()}\nso far   {so_far}"
 
 
 def _show(delta: Delta) -> None:
@@ -148,13 +147,12 @@ def chat(
       fathom chat --model runs/tiny-sft
       fathom chat --model runs/tiny-sft --message "Tell me a story about Mia and a kite."
     """
-    from fathom.engine.request import SamplingParams
+    from fathom.engine import SamplingParams
 
     if seed is None:
         seed = drawn_seed()
     sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     speaker = Speaker.load(model, speculate=speculate)
-    print(speaker.engine.line, file=sys.stderr)
     talk = Conversation(speaker, sampling, system)
     if message:
         talk.turns.append({"role": "user", "content": message})
@@ -162,6 +160,7 @@ def chat(
         if talk.spoken is not None and talk.spoken.exit_code is not None:
             raise typer.Exit(talk.spoken.exit_code)
         return
+    print(speaker.engine.line, file=sys.stderr)
     print(f"Talking with {model}. /help lists commands, Ctrl-D leaves.", file=sys.stderr)
     converse(talk)
 

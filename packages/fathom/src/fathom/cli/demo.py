@@ -78,8 +78,8 @@ def show(figures: Figures, answers: Sequence[Answered], *, to_stderr: bool) -> N
         ),
         ("held-out questions", f"{f.right} of {f.questions} right ({f.share_right:.0%})"),
         (
-            "MTP head",
-            f"{f.mtp_acceptance:.0%} of its drafts accepted meanwhile: "
+            "MTP drafts",
+            f"{f.mtp_acceptance:.0%} accepted while answering: "
             f"{f.tokens_per_trunk_pass:.2f} tokens per trunk pass",
         ),
     ):

@@ -14,7 +14,7 @@ from fathom.cli.speak import Seed, Speaker, Speculate, Spoken, Temperature, TopP
 from fathom.config.errors import ConfigError, DataError, FathomError, need, plain, quoted
 
 if TYPE_CHECKING:
-    from fathom.engine.request import Completion, Delta
+    from fathom.engine import Completion, Delta
 
 TopK = Annotated[int, typer.Option("--top-k", help="Keep so many likeliest tokens; 0 = all.")]
 MinP = Annotated[float, typer.Option("--min-p", help="Drop tokens below this share of the likeliest.")]
@@ -119,7 +119,7 @@ def generate(
 
     The prompt is plain text after a begin-of-text token; control tokens in it are not special.
     """
-    from fathom.engine.request import Request, SamplingParams
+    from fathom.engine import Request, SamplingParams
 
     if seed is None and temperature > 0:
         seed = drawn_seed()

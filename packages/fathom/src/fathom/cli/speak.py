@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fathom.engine.engine import Engine
-    from fathom.engine.request import Completion, Delta, Request, Result
+    from fathom.engine import Completion, Delta, Engine, Request, Result
     from fathom.engine.stats import Stats
 
 # What every command that talks understands.
@@ -85,7 +84,7 @@ def drafts(stats: Stats) -> str:
     if not stats.drafted:
         return "none"
     return (
-        f"{stats.accepted:,} of {stats.drafted:,} accepted ({stats.acceptance:.0%}); "
+        f"{stats.accepted:,} of {stats.drafted:,} accepted ({stats.acceptance:.0%}), "
         f"{stats.tokens_per_pass:.2f} tokens per trunk pass"
     )
 
@@ -104,11 +103,9 @@ class Speaker:
 
         answers   to one request, which are written at once
         """
-        from fathom.config.engine import EngineConfig
+        from fathom.engine import Engine, EngineConfig
 
         config = EngineConfig(max_running=answers, speculate=speculate, draft_tokens=draft_tokens)
-        from fathom.engine.engine import Engine  # after the settings were found good: it takes seconds
-
         return cls(Engine(folder, config))
 
     def room(self, prompt: list[int]) -> int:
@@ -121,7 +118,7 @@ class Speaker:
 
         raises   RequestError before anything is computed
         """
-        from fathom.engine.request import Result
+        from fathom.engine import Result
         from fathom.train.stop import StopSignals
 
         before, began = replace(self.engine.stats), time.perf_counter()
@@ -151,7 +148,7 @@ class Speaker:
 
 
 def _completion(heard: list[Delta]) -> Completion:
-    from fathom.engine.request import Completion
+    from fathom.engine import Completion
 
     last = heard[-1]
     return Completion(

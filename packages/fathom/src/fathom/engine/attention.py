@@ -55,10 +55,12 @@ def release(z_RHC: Tensor, up_v_HCV: Tensor) -> Tensor:
 
 def _per_head(x_RHX: Tensor, weight_HXY: Tensor) -> Tensor:
     """Each head's own product, ROW_TILE rows at a time."""
-    R = len(x_RHX)
-    filled = torch.nn.functional.pad(x_RHX, (0, 0, 0, 0, 0, -R % ROW_TILE))
-    tiles = [torch.bmm(t.transpose(0, 1).contiguous(), weight_HXY) for t in filled.split(ROW_TILE)]
-    return torch.cat(tiles, dim=1)[:, :R].transpose(0, 1)
+    R, H, X = x_RHX.shape
+    filled_HRX = x_RHX.new_zeros(H, R + -R % ROW_TILE, X)
+    filled_HRX[:, :R] = x_RHX.transpose(0, 1)
+    tiles = [torch.bmm(t.contiguous(), weight_HXY) for t in filled_HRX.split(ROW_TILE, dim=1)]
+    y_HRY = tiles[0] if len(tiles) == 1 else torch.cat(tiles, dim=1)
+    return y_HRY[:, :R].transpose(0, 1)
 
 
 def decode_attention(q_RHE: Tensor, pool_GSE: Tensor, pairs: Pairs, scale: float, rank: int) -> Tensor:

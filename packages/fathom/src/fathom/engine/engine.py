@@ -7,10 +7,12 @@ in one.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from pathlib import Path
 
 import torch
@@ -78,10 +80,10 @@ class Engine:
         pages = number_of_pages(config, model, backend, draft=draft)
         with torch.inference_mode():
             weights = pack_weights(model, state, backend.products, draft=draft)
+            if backend.device.type == "cpu":
+                large_pages()
             self.runner = Runner(weights, pages, config.page_size, tokenizer.size)
         self.backend = backend
-        if backend.device.type == "cpu":
-            large_pages()
         # An entry of the MTP module depends on the token after it: shared pages must agree in one more.
         self.scheduler = Scheduler(config, pages, beyond=int(self.runner.drafts))
         self.pace = Pace(config.draft_tokens if draft else 0, adaptive=config.speculate == "auto")
@@ -238,7 +240,7 @@ class Engine:
         need(self._streams is None, what, fix="use stream, or close the engine first", error=EngineError)
         return Collector(self).run(requests, told)
 
-    def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """The deltas of one request as they come, among those of any number of others.
 
         The first call starts a thread that from then on makes every step, so `submit`, `cancel` and `step`
@@ -247,7 +249,12 @@ class Engine:
         """
         if self._streams is None:
             self._streams = Streams(self, name=f"engine of {self.model.name}")
-        return self._streams.stream(request)
+        if request.sampling.json_schema is not None or request.sampling.regex is not None:
+            # Here rather than in `submit`: a grammar may take seconds, and nobody else should wait for it.
+            await asyncio.to_thread(compile_grammar, request.sampling, self.tokenizer)
+        async with aclosing(self._streams.stream(request)) as deltas:
+            async for delta in deltas:
+                yield delta
 
     def close(self) -> None:
         """Cancel what is streaming and end the thread; without one nothing happens."""

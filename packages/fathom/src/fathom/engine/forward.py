@@ -108,10 +108,11 @@ def _attend(config: ModelConfig, w: Attention, x_RD: Tensor, rows: Rows, pool_GS
     down = w.down(rms_norm(x_RD, w.norm_D, config.norm_eps))
     q, c_RC, k_RP = down.split((down.shape[1] - C - P, C, P), dim=-1)
     if w.q_up is not None and w.q_norm is not None:
-        q = w.q_up(rms_norm(q, w.q_norm, config.norm_eps))
+        q = w.q_up(rms_norm(q.contiguous(), w.q_norm, config.norm_eps))
     q_RHN, q_RHP = q.reshape(R, H, N + P).split((N, P), dim=-1)
-    q_RHP = rotate(q_RHP, Rotation(*(t[:, None] for t in rows.turn)))
-    entry_RE = torch.cat((rms_norm(c_RC, w.kv_norm_C, config.norm_eps), rotate(k_RP, rows.turn)), dim=-1)
+    turned = rotate(torch.cat((q_RHP, k_RP[:, None]), dim=1), Rotation(*(t[:, None] for t in rows.turn)))
+    q_RHP, k_R1P = turned.split((H, 1), dim=1)
+    entry_RE = torch.cat((rms_norm(c_RC.contiguous(), w.kv_norm_C, config.norm_eps), k_R1P[:, 0]), dim=-1)
     pool_GSE.view(-1, C + P).index_copy_(0, rows.slot_R, entry_RE)
     parts = []
     if rows.pairs is not None:

@@ -4,9 +4,9 @@ The work is llguidance's (https://github.com/guidance-ai/llguidance): derivative
 an Earley parser. A grammar comes from strangers, so it is measured before it is read, and compiled first in a
 process of its own that is killed when its time or memory is spent.
 
-A regex is written as in Rust: no look-around and no references back, so none is catastrophic; and \\d is 0 to
-9, not every digit of Unicode. JSON is written with at most one line break and 32 spaces wherever white space may
-stand: a model that likes blanks cannot write them for ever.
+A regex is written as in Rust: no look-around and no references back, so none is catastrophic; and \\d is 0
+to 9, not every digit of Unicode. JSON is written with at most one line break and 32 spaces wherever white
+space may stand: a model that likes blanks cannot write them for ever.
 """
 
 from __future__ import annotations

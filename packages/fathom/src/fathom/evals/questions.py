@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fathom.data.smallworld import Prompt, grade
-from fathom.engine.engine import Engine
-from fathom.engine.request import Request, SamplingParams
+from fathom.engine import Engine, Request, SamplingParams
 
 MAX_TOKENS = 40  # the longest right answer shows its working in about 25
 
@@ -27,7 +26,7 @@ def ask(
     max_tokens: int = MAX_TOKENS,
     told: Callable[[int], None] | None = None,
 ) -> list[Answered]:
-    """Answer every prompt with the likeliest tokens, as many at a time as the engine runs; in the given order.
+    """Answer every prompt with the likeliest tokens, as many at once as the engine runs; in the given order.
 
     told     is called with the number answered so far
     raises   RequestError for a prompt that does not fit the model's context

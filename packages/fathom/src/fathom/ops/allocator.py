@@ -32,22 +32,20 @@ def keep_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))
 
 
-def large_pages() -> int:
-    """Move what this process holds into large pages, where Linux can; the bytes that it could.
+def large_pages() -> None:
+    """Move what this process holds into large pages, where Linux can; memory not touched yet stays so.
 
     To be called when the weights are in their places: it copies them once.
     """
     if not sys.platform.startswith("linux"):
-        return 0
+        return
     madvise = getattr(ctypes.CDLL(None), "madvise", None)
     if madvise is None:
-        return 0
-    moved = 0
+        return
     for first, last in _private_memory():
         where = ctypes.c_void_p(first), ctypes.c_size_t(last - first)
-        asked = madvise(*where, MADV_HUGEPAGE) == 0
-        moved += (last - first) * (asked and madvise(*where, MADV_COLLAPSE) == 0)
-    return moved
+        if madvise(*where, MADV_HUGEPAGE) == 0:
+            madvise(*where, MADV_COLLAPSE)  # refused before Linux 6.1: then the kernel gets there in time
 
 
 def _private_memory() -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 def wide(x: Tensor) -> Tensor:
     """`x` in the precision that sums are taken in: fp32, or float64 if it is float64 already."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 class RMSNorm(nn.Module):

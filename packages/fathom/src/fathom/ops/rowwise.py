@@ -14,6 +14,8 @@ from torch import Tensor
 
 from fathom.ops.norm import wide
 
+SUM, MAX = 0, 2  # modes of an embedding bag
+
 
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x)), elementwise."""
@@ -23,11 +25,14 @@ def sigmoid(x: Tensor) -> Tensor:
 def gated(gate_up: Tensor) -> Tensor:
     """SiLU(gate) * up, both halves of the last axis. [R, 2F] -> [R, F], in the same dtype."""
     gate, up = wide(gate_up).chunk(2, dim=-1)
-    return (gate * sigmoid(gate.contiguous()) * up).to(gate_up.dtype)
+    below = gate.neg().exp_().add_(1.0)
+    return below.reciprocal_().mul_(gate).mul_(up).to(gate_up.dtype)
 
 
 def rms_norm(x_RD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """RMSNorm with fp32 statistics (arXiv 1910.07467). [R, D] -> [R, D], same dtype."""
+    if x_RD.dtype == weight_D.dtype == torch.float32:
+        return F.rms_norm(x_RD, weight_D.shape, weight_D, eps)
     y = wide(x_RD)
     y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
     return y.to(x_RD.dtype) * weight_D
@@ -38,15 +43,17 @@ def sum_runs(x_N: Tensor, start_R: Tensor) -> Tensor:
 
     Run r is entries start_R[r] up to the next run's start; none is empty.
     """
-    return _runs(x_N, start_R, "sum")
+    return _runs(x_N, start_R, SUM)
 
 
 def max_runs(x_N: Tensor, start_R: Tensor) -> Tensor:
     """The largest of each run of neighbours, entry by entry. [N, ...] -> [R, ...]; runs as in `sum_runs`."""
-    return _runs(x_N, start_R, "max")
+    return _runs(x_N, start_R, MAX)
 
 
-def _runs(x_N: Tensor, start_R: Tensor, mode: str) -> Tensor:
+def _runs(x_N: Tensor, start_R: Tensor, mode: int) -> Tensor:
+    if len(x_N) == len(start_R):
+        return x_N
     rows = torch.arange(len(x_N), device=x_N.device)
-    reduced = F.embedding_bag(rows, x_N.flatten(1), start_R, mode=mode)
+    reduced: Tensor = torch.embedding_bag(x_N.flatten(1), rows, start_R, False, mode)[0]
     return reduced.view(len(start_R), *x_N.shape[1:])

@@ -14,11 +14,10 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fathom.config.counts import count, mha_cache_elements
-from fathom.config.engine import EngineConfig
 from fathom.config.folder import disk_errors
 from fathom.config.load import Loaded, load_recipe
 from fathom.data.smallworld import prompts
-from fathom.engine.engine import Engine
+from fathom.engine import Engine, EngineConfig
 from fathom.engine.stats import Stats
 from fathom.evals.questions import Answered, ask, share_right
 from fathom.model.transformer import Transformer
