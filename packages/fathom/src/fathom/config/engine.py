@@ -13,7 +13,7 @@ class EngineConfig:
 
     device: str = setting("auto", "auto = a GPU if there is one", choices=("auto", "cpu", "cuda"))
     precision: str = setting(
-        "auto", "of weights and cache; auto = bf16 on a GPU, else fp32", choices=("auto", "bf16", "fp32")
+        "auto", "of weights and cache; auto = bf16 where it is fast", choices=("auto", "bf16", "fp32")
     )
     page_size: int = setting(64, "positions in one page of the latent cache", low=1, high=1024)
     cache_gib: float = setting(0.0, "of the latent cache; 0 = a quarter of free memory", low=0.0, high=1e6)

@@ -29,7 +29,7 @@ class Pairs(NamedTuple):
 
     row_J: Tensor
     page_J: Tensor  # ids in the pool
-    seen_JS: Tensor  # bool: positions the row may look at
+    hidden_J1S: Tensor  # bool: positions behind the row's own
     start_R: Tensor  # first pair of each row
     pages_of: list[int]  # how many pages each row has
 
@@ -55,9 +55,8 @@ def release(z_RHC: Tensor, up_v_HCV: Tensor) -> Tensor:
 
 def _per_head(x_RHX: Tensor, weight_HXY: Tensor) -> Tensor:
     """Each head's own product, ROW_TILE rows at a time."""
-    R, H, X = x_RHX.shape
-    filled_HRX = x_RHX.new_zeros(H, R + -R % ROW_TILE, X)
-    filled_HRX[:, :R] = x_RHX.transpose(0, 1)
+    R = len(x_RHX)
+    filled_HRX = torch.nn.functional.pad(x_RHX.transpose(0, 1), (0, 0, 0, -R % ROW_TILE))
     tiles = [torch.bmm(t.contiguous(), weight_HXY) for t in filled_HRX.split(ROW_TILE, dim=1)]
     y_HRY = tiles[0] if len(tiles) == 1 else torch.cat(tiles, dim=1)
     return y_HRY[:, :R].transpose(0, 1)
@@ -75,10 +74,10 @@ def decode_attention(q_RHE: Tensor, pool_GSE: Tensor, pairs: Pairs, scale: float
 def _decode(q_RHE: Tensor, pool_GSE: Tensor, pairs: Pairs, scale: float, C: int) -> Tensor:
     k_JSE = pool_GSE.index_select(0, pairs.page_J)
     q_JHE = q_RHE.index_select(0, pairs.row_J)
-    score_JHS = wide(torch.bmm(q_JHE, k_JSE.transpose(1, 2))) * scale
-    score_JHS.masked_fill_(~pairs.seen_JS[:, None], -torch.inf)
+    score_JHS = wide(torch.bmm(q_JHE, k_JSE.transpose(1, 2))).mul_(scale)
+    score_JHS.masked_fill_(pairs.hidden_J1S, -torch.inf)
     best_RH = max_runs(score_JHS.amax(-1), pairs.start_R)
-    weight_JHS = torch.exp(score_JHS - best_RH.index_select(0, pairs.row_J)[..., None])
+    weight_JHS = score_JHS.sub_(best_RH.index_select(0, pairs.row_J)[..., None]).exp_()
     z_JHC = torch.bmm(weight_JHS.to(k_JSE.dtype), k_JSE[..., :C])
     total_RH = sum_runs(weight_JHS.sum(-1), pairs.start_R)
     z_RHC = sum_runs(wide(z_JHC), pairs.start_R) / total_RH[..., None]
@@ -101,7 +100,7 @@ def _in_turns(pairs: Pairs, most: int) -> Iterator[tuple[slice, Pairs]]:
         yield rows, Pairs(
             pairs.row_J[part] - first,
             pairs.page_J[part],
-            pairs.seen_JS[part],
+            pairs.hidden_J1S[part],
             pairs.start_R[rows] - begun,
             pairs.pages_of[rows],
         )

@@ -197,13 +197,13 @@ class Engine:
         if self.watch is not None:
             for t in range(used):
                 self.watch(s, before + t, logit_TV[t])
-        self.stats.decoded(work.kind == "decode", drafts, stood, s.length - before)
+        self.stats.decoded(work.kind == "decode", drafts, stood, used)
         if answer.finish_reason is not None:
             self._end(s, error)  # its last chunk never reaches the tree: the MTP module will not see it
         else:
             self.scheduler.advance(s, work.start + used if work.kind == "decode" else before)
             self._news.append(answer.news())
-        return s.length - before if work.kind == "decode" else 0
+        return used if work.kind == "decode" else 0
 
     def _follow(self, done: Pass) -> None:
         if self.runner.drafts:
@@ -212,12 +212,13 @@ class Engine:
             self.runner.follow(done, self._depth, self._answers)
 
     def _measure(self, works: list[Work], verified: int, written: int, seconds: float) -> None:
-        """Steps of decoding alone, with as many drafts made as verified, teach the pace."""
-        sequences = len(works)
-        pure = all(w.kind == "decode" for w in works)
-        self.stats.step(pure, seconds)
-        if pure and verified == self._depth:
-            self.pace.saw(verified, sequences, tokens=written / sequences, seconds=seconds)
+        """Steps with as many drafts made as verified teach the pace, less the share of rows of prompts."""
+        decoding = [w.count for w in works if w.kind == "decode"]
+        self.stats.step(len(decoding) == len(works), seconds)
+        if decoding and verified == self._depth:
+            share = sum(decoding) / sum(w.count for w in works)
+            tokens = written / len(decoding)
+            self.pace.saw(verified, len(decoding), tokens=tokens, seconds=seconds * share)
 
     def _end(self, sequence: Sequence, error: str = "") -> None:
         self._news.append(self._answers.pop(sequence).news(error))

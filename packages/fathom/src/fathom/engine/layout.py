@@ -69,10 +69,12 @@ def _pairs(works: Many[Work], S: int, device: torch.device) -> Pairs:
     start_R = np.cumsum(count_R) - count_R
     seen_J = np.full(int(count_R.sum()), S)
     seen_J[start_R + count_R - 1] = [p % S + 1 for w in works for p in range(w.start, w.start + w.count)]
-    seen_JS = np.arange(S) < seen_J[:, None]
+    hidden_J1S = np.arange(S) >= seen_J[:, None, None]
     row_J = np.repeat(np.arange(len(count_R)), count_R)
-    row, page, seen, start = (_to(x, device) for x in (row_J, np.concatenate(pages), seen_JS, start_R))
-    return Pairs(row, page, seen, start, counts)
+    row, page, hidden, start = (
+        _to(x, device) for x in (row_J, np.concatenate(pages), hidden_J1S, start_R)
+    )
+    return Pairs(row, page, hidden, start, counts)
 
 
 def _chunks(works: Many[Work], first: int, S: int, device: torch.device) -> list[Chunk]:

@@ -38,10 +38,18 @@ def choose_backend(config: EngineConfig, model: ModelConfig, state: dict[str, Te
         error=ConfigError,
     )
     device = torch.device("cuda" if config.device == "cuda" or (config.device == "auto" and cuda) else "cpu")
-    wide = config.precision == "fp32" or (config.precision == "auto" and device.type == "cpu")
-    dtype = torch.float32 if wide else torch.bfloat16
+    stored = state["embed.weight"].dtype
+    narrow = device.type == "cuda" or (stored == torch.bfloat16 and _has_bf16_instructions())
+    precision = config.precision if config.precision != "auto" else "bf16" if narrow else "fp32"
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     products = choose_products(device, dtype)
     return Backend(device, dtype, products, tuple(_inexact(products, model, state, device, dtype)))
+
+
+def _has_bf16_instructions() -> bool:
+    """Whether this CPU multiplies bf16 itself; others are tens of times slower in it than in fp32."""
+    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in asks)
 
 
 def _inexact(
@@ -70,9 +78,9 @@ def _attention_exact(model: ModelConfig, device: torch.device, dtype: torch.dtyp
     def attend(rows: int) -> Tensor:
         row_J = torch.arange(rows, device=device).repeat_interleave(A)
         page_J = (row_J * 5 + torch.arange(rows * A, device=device) % A) % len(pool_GSE)
-        seen_JS = torch.ones(rows * A, S, dtype=torch.bool, device=device)
+        hidden_J1S = torch.zeros(rows * A, 1, S, dtype=torch.bool, device=device)
         start_R = torch.arange(0, rows * A, A, device=device)
-        pairs = Pairs(row_J, page_J, seen_JS, start_R, [A] * rows)
+        pairs = Pairs(row_J, page_J, hidden_J1S, start_R, [A] * rows)
         return decode_attention(q_RHE[:rows], pool_GSE, pairs, model.softmax_scale, a.kv_rank)
 
     whole = attend(len(q_RHE))

@@ -14,15 +14,15 @@ class Stats:
     decode_steps: int = 0  # steps of nothing but decoding
     decode_seconds: float = 0.0
     trunk_passes: int = 0  # of a decoding sequence through the trunk: without drafts each writes one token
-    tokens: int = 0  # written by them
+    tokens: int = 0  # they gave, end tokens among them
     drafted: int = 0
     accepted: int = 0
 
-    def decoded(self, decode: bool, drafts: int, stood: int, written: int) -> None:
+    def decoded(self, decode: bool, drafts: int, stood: int, tokens: int) -> None:
         """One sequence in one step."""
         if decode:
             self.trunk_passes += 1
-            self.tokens += written
+            self.tokens += tokens
             self.drafted += drafts
             self.accepted += stood
 

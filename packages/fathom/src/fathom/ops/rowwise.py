@@ -3,7 +3,7 @@
 PyTorch's sigmoid and SiLU on a CPU take one polynomial for whole vectors and another for the few elements at
 the end, which may differ in the last bit; its exponential is the same everywhere. So both are built from it.
 
-Axes:  R rows   D width
+Axes:  R rows   D width   K terms of a sum   N rows they are taken from
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def gated(gate_up: Tensor) -> Tensor:
     """SiLU(gate) * up, both halves of the last axis. [R, 2F] -> [R, F], in the same dtype."""
     gate, up = wide(gate_up).chunk(2, dim=-1)
     below = gate.neg().exp_().add_(1.0)
-    return below.reciprocal_().mul_(gate).mul_(up).to(gate_up.dtype)
+    return torch.div(gate, below, out=below).mul_(up).to(gate_up.dtype)
 
 
 def rms_norm(x_RD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -36,6 +36,15 @@ def rms_norm(x_RD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     y = wide(x_RD)
     y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
     return y.to(x_RD.dtype) * weight_D
+
+
+def weighted_sum(y_ND: Tensor, row_RK: Tensor, weight_RK: Tensor) -> Tensor:
+    """sum_k weight_rk y[row_rk], in the order k = 0, 1, ...  [N, D] -> [R, D], in the dtype of `y_ND`."""
+    R, K = row_RK.shape
+    start_R = torch.arange(0, R * K, K, device=y_ND.device)
+    weight = wide(weight_RK).flatten()
+    summed = torch.embedding_bag(wide(y_ND), row_RK.flatten(), start_R, False, SUM, False, weight)[0]
+    return summed.to(y_ND.dtype)
 
 
 def sum_runs(x_N: Tensor, start_R: Tensor) -> Tensor:
