@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from fathom.engine import Completion, Delta, Engine, Request, Result
+    from fathom.engine import Delta, Engine, Request, Result
     from fathom.engine.stats import Stats
 
 # What every command that talks understands.
@@ -119,6 +119,7 @@ class Speaker:
         raises   RequestError before anything is computed
         """
         from fathom.engine import Result
+        from fathom.engine.collect import completion
         from fathom.train.stop import StopSignals
 
         before, began = replace(self.engine.stats), time.perf_counter()
@@ -138,29 +139,11 @@ class Speaker:
                 request_id=request_id,
                 prompt_tokens=heard[0][0].prompt_tokens,
                 cached_tokens=heard[0][0].cached_tokens,
-                completions=tuple(map(_completion, heard)),
+                completions=tuple(map(completion, heard)),
             ),
             first_seconds=first,
             seconds=time.perf_counter() - began,
-            stats=_since(before, self.engine.stats),
+            stats=self.engine.stats.since(before),
             exit_code=stop.exit_code,
         )
 
-
-def _completion(heard: list[Delta]) -> Completion:
-    from fathom.engine import Completion
-
-    last = heard[-1]
-    return Completion(
-        index=last.index,
-        text="".join(delta.text for delta in heard),
-        tokens=tuple(token for delta in heard for token in delta.tokens),
-        finish_reason=last.finish_reason or "",
-        logprobs=tuple(entry for delta in heard for entry in delta.logprobs),
-        error=last.error,
-    )
-
-
-def _since(before: Stats, now: Stats) -> Stats:
-    grown = {f.name: getattr(now, f.name) - getattr(before, f.name) for f in fields(now)}
-    return replace(now, **grown)

@@ -55,7 +55,7 @@ def release(z_RHC: Tensor, up_v_HCV: Tensor) -> Tensor:
 
 def _per_head(x_RHX: Tensor, weight_HXY: Tensor) -> Tensor:
     """Each head's own product, ROW_TILE rows at a time."""
-    R = len(x_RHX)
+    R = x_RHX.shape[0]
     filled_HRX = torch.nn.functional.pad(x_RHX.transpose(0, 1), (0, 0, 0, -R % ROW_TILE))
     tiles = [torch.bmm(t.contiguous(), weight_HXY) for t in filled_HRX.split(ROW_TILE, dim=1)]
     y_HRY = tiles[0] if len(tiles) == 1 else torch.cat(tiles, dim=1)

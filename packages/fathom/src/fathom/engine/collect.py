@@ -3,57 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Sequence as Many
 
-from fathom.engine.request import BusyError, Completion, Delta, Logprob, Request, Result
-
-
-class Core(Protocol):
-    """What is needed of an engine."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether a step would do anything."""
-        ...
-
-    def submit(self, request: Request) -> int:
-        """Queue a request."""
-        ...
-
-    def cancel(self, request_id: int) -> None:
-        """End one."""
-        ...
-
-    def step(self) -> list[Delta]:
-        """Do some work."""
-        ...
+from fathom.engine.request import BusyError, Completion, Delta, Request, Result
+from fathom.engine.stream import Core
 
 
-class _Part:
-    """One answer so far."""
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-        self.tokens: list[int] = []
-        self.logprobs: list[Logprob] = []
-        self.last: Delta | None = None
-
-    def add(self, delta: Delta) -> None:
-        self.text.append(delta.text)
-        self.tokens += delta.tokens
-        self.logprobs += delta.logprobs
-        self.last = delta if delta.finish_reason is not None else None
-
-    def completion(self) -> Completion:
-        assert self.last is not None and self.last.finish_reason is not None
-        return Completion(
-            index=self.last.index,
-            text="".join(self.text),
-            tokens=tuple(self.tokens),
-            finish_reason=self.last.finish_reason,
-            logprobs=tuple(self.logprobs),
-            error=self.last.error,
-        )
+def completion(heard: Many[Delta]) -> Completion:
+    """One answer from all its deltas, the last of which says why it ended."""
+    last = heard[-1]
+    assert last.finish_reason is not None, "an answer that goes on has no completion"
+    return Completion(
+        index=last.index,
+        text="".join(delta.text for delta in heard),
+        tokens=tuple(token for delta in heard for token in delta.tokens),
+        finish_reason=last.finish_reason,
+        logprobs=tuple(entry for delta in heard for entry in delta.logprobs),
+        error=last.error,
+    )
 
 
 class Collector:
@@ -61,8 +28,7 @@ class Collector:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._parts: dict[int, list[_Part]] = {}
-        self._first: dict[int, Delta] = {}
+        self._heard: dict[int, list[list[Delta]]] = {}
         self._done = 0
 
     def run(
@@ -82,7 +48,6 @@ class Collector:
         except BaseException:
             for request_id in ids:
                 self._core.cancel(request_id)
-            self._core.step()
             raise
         return [self._result(request_id) for request_id in ids]
 
@@ -97,23 +62,21 @@ class Collector:
                     raise
                 return
             ids.append(request_id)
-            self._parts[request_id] = [_Part() for _ in range(request.sampling.n)]
+            self._heard[request_id] = [[] for _ in range(request.sampling.n)]
 
     def _take(self, delta: Delta) -> None:
-        parts = self._parts.get(delta.request_id)
-        if parts is None:  # somebody else's
+        heard = self._heard.get(delta.request_id)
+        if heard is None:  # somebody else's
             return
-        parts[delta.index].add(delta)
-        if delta.index == 0:
-            self._first.setdefault(delta.request_id, delta)
-        if delta.finish_reason is not None and all(part.last is not None for part in parts):
-            self._done += 1
+        heard[delta.index].append(delta)
+        self._done += all(news and news[-1].finish_reason is not None for news in heard)
 
     def _result(self, request_id: int) -> Result:
-        completions = tuple(part.completion() for part in self._parts[request_id])
+        heard = self._heard[request_id]
+        first = heard[0][0]
         return Result(
             request_id=request_id,
-            prompt_tokens=self._first[request_id].prompt_tokens,
-            cached_tokens=self._first[request_id].cached_tokens,
-            completions=completions,
+            prompt_tokens=first.prompt_tokens,
+            cached_tokens=first.cached_tokens,
+            completions=tuple(map(completion, heard)),
         )

@@ -27,7 +27,7 @@ class Rows(NamedTuple):
 
     position_R: Tensor
     slot_R: Tensor  # page * page_size + place in it
-    turn: Rotation  # [R, P]
+    turn: Rotation  # [R, 1, P]: alike for all heads
     decoded: int  # rows that take the absorbed form; they come first
     pairs: Pairs | None  # of the decoded rows
     chunks: list[Chunk]
@@ -106,13 +106,13 @@ def _attend(config: ModelConfig, w: Attention, x_RD: Tensor, rows: Rows, pool_GS
     a, R = config.attention, len(x_RD)
     H, N, P, C = a.num_heads, a.nope_head, a.rope_head, a.kv_rank
     down = w.down(rms_norm(x_RD, w.norm_D, config.norm_eps))
-    q, c_RC, k_RP = down.split((down.shape[1] - C - P, C, P), dim=-1)
+    q, c_RC, k_RP = down.split_with_sizes((down.shape[1] - C - P, C, P), dim=-1)
     if w.q_up is not None and w.q_norm is not None:
         q = w.q_up(rms_norm(q.contiguous(), w.q_norm, config.norm_eps))
-    q_RHN, q_RHP = q.reshape(R, H, N + P).split((N, P), dim=-1)
-    turned = rotate(torch.cat((q_RHP, k_RP[:, None]), dim=1), Rotation(*(t[:, None] for t in rows.turn)))
-    q_RHP, k_R1P = turned.split((H, 1), dim=1)
-    entry_RE = torch.cat((rms_norm(c_RC.contiguous(), w.kv_norm_C, config.norm_eps), k_R1P[:, 0]), dim=-1)
+    q_RHN, q_RHP = q.reshape(R, H, N + P).split_with_sizes((N, P), dim=-1)
+    turned = rotate(torch.cat((q_RHP, k_RP[:, None]), dim=1), rows.turn)  # queries and the one key together
+    q_RHP = turned[:, :H]
+    entry_RE = torch.cat((rms_norm(c_RC.contiguous(), w.kv_norm_C, config.norm_eps), turned[:, H]), dim=-1)
     pool_GSE.view(-1, C + P).index_copy_(0, rows.slot_R, entry_RE)
     parts = []
     if rows.pairs is not None:
@@ -139,9 +139,10 @@ def _moe(config: ModelConfig, ffn: Experts, x_RD: Tensor) -> Tensor:
     expert_RX = choose(score_RX, ffn.bias_E, moe)
     weight_RX = combine_weights(score_RX, expert_RX, moe)
     token_N, row_RX, active = _by_expert(expert_RX)
-    sent = x_RD.index_select(0, token_N).split([n for _, n in active])
+    counts = [n for _, n in active]
+    sent = x_RD.index_select(0, token_N).split_with_sizes(counts)
     gate_up = torch.cat([ffn.routed[e].gate_up(x) for (e, _), x in zip(active, sent, strict=True)])
-    inner = gated(gate_up).split([n for _, n in active])
+    inner = gated(gate_up).split_with_sizes(counts)
     outer_ND = torch.cat([ffn.routed[e].down(h) for (e, _), h in zip(active, inner, strict=True)])
     y_RD = weighted_sum(outer_ND, row_RX, weight_RX)
     return y_RD if ffn.shared is None else y_RD + _swiglu(ffn.shared, x_RD)

@@ -33,7 +33,7 @@ def lay_out(works: Many[Work], page_size: int, turn: Rotation) -> Rows:
     return Rows(
         position_R,
         torch.from_numpy(slot).to(device),
-        Rotation(*(t.index_select(0, position_R) for t in turn)),
+        Rotation(*(t.index_select(0, position_R)[:, None] for t in turn)),
         num_decoded,
         _pairs(decoded, S, device) if decoded else None,
         list(_chunks(works[len(decoded) :], num_decoded, S, device)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(slots=True)
@@ -33,6 +33,10 @@ class Stats:
         if pure:
             self.decode_steps += 1
             self.decode_seconds += seconds
+
+    def since(self, before: Stats) -> Stats:
+        """What was added to `before`, which is an earlier copy."""
+        return Stats(**{f.name: getattr(self, f.name) - getattr(before, f.name) for f in fields(self)})
 
     @property
     def acceptance(self) -> float:

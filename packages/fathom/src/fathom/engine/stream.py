@@ -27,7 +27,7 @@ class EngineError(FathomError):
 
 
 class Core(Protocol):
-    """What `Streams` needs of an engine; nothing in it has to be thread-safe."""
+    """What those who run an engine need of it; nothing in it has to be thread-safe."""
 
     @property
     def busy(self) -> bool:
