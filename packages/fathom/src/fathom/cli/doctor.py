@@ -29,6 +29,7 @@ SANDBOXES = {   # in the order of preference
     "unshare": ("unshare", "-Urnp", "--fork", "true"),
 }
 OPTIONAL = {    # distribution: what it is for
+    "llguidance": "JSON schema and regex",
     "pyarrow": "Parquet",
     "zstandard": "Zstandard",
     "datasets": "hub data sets",
