@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 
 import pytest
@@ -233,8 +234,8 @@ def test_broken_weights_end_a_request_with_an_error_and_harm_no_other(trained):
     engine = Engine.of(trained.model.config, state, trained.tokenizer, config)
     healthy = Request(tokens=[5] * 20, sampling=SamplingParams(seed=1, max_tokens=6, ignore_eos=True))
     expected = engine.generate([healthy])[0].completions
-    broken = Request(tokens=[7] * 20, sampling=SamplingParams(seed=1, max_tokens=6))
-    for _ in range(6):
+    for temperature in (1.0, 0.0, 0.5, 0.0, 1.0, 0.0):
+        broken = Request(tokens=[7] * 20, sampling=SamplingParams(temperature=temperature, max_tokens=6))
         results = engine.generate([broken, healthy])
         ended = results[0].completions[0]
         assert ended.finish_reason == "error" and "Fix: " in ended.error
@@ -297,3 +298,35 @@ def test_a_stream_that_is_left_frees_its_pages(trained):
     asyncio.run(taste())
     engine.close()
     assert engine.scheduler.pool.free == free
+
+
+def test_streams_of_two_threads_share_one_engine(trained):
+    engine, texts = trained.engine(), []
+
+    async def read(text: str) -> str:
+        return "".join([d.text async for d in engine.stream(Request(text=text, sampling=greedy()))])
+
+    threads = [threading.Thread(target=lambda: texts.append(asyncio.run(read(TEXT)))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    engine.close()
+    assert texts == [engine.generate([Request(text=TEXT, sampling=greedy())])[0].text] * 6
+
+
+def test_a_prompt_of_which_one_token_is_wanted_is_kept_for_the_next(trained):
+    engine = trained.engine(speculate="off")
+    scored = Request(tokens=list(range(5, 105)), sampling=greedy(max_tokens=1))
+    assert [engine.generate([scored])[0].cached_tokens for _ in range(3)] == [0, 96, 96]
+
+
+def test_requests_that_refuse_drafts_cost_none(trained):
+    engine = trained.engine(speculate="auto")
+    passes = []
+    engine.runner._draft = lambda works, *rest, inner=engine.runner._draft: (  # type: ignore[method-assign]
+        passes.append([w.kind for w in works]), inner(works, *rest))  # fmt: skip
+    refuses = greedy(max_tokens=200, ignore_eos=True, speculate=False)
+    engine.generate([Request(tokens=[5] * 8, sampling=refuses)] * 4)
+    assert engine.stats.drafted == 0
+    assert len(passes) <= 3 + 200 // 32 + 1  # the prompts, and now and then what was kept

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from fathom.config.model import AttentionConfig
 from fathom.data.smallworld import prompts
+from fathom.engine.attention import decode_attention
 from fathom.engine.request import Request, SamplingParams
+from fathom.model.transformer import Transformer
 from fathom.ops import products
 
 Logits = dict[tuple[int, int, int], Tensor]  # (request, answer, position) -> a row
@@ -52,9 +56,9 @@ def requests(count: int, seed: int) -> list[Request]:
     return made
 
 
-def logits_alone(trained, asked: list[Request]) -> tuple[Logits, list]:
+def logits_alone(trained, asked: list[Request], settings: dict = PAGE) -> tuple[Logits, list]:
     """Each request by itself in an engine without drafts, tree or neighbours."""
-    engine, found, results = trained.engine(**ALONE), {}, []
+    engine, found, results = trained.engine(**ALONE | settings), {}, []
     for i, request in enumerate(asked):
         engine.watch = lambda s, position, row, i=i: found.update({(i, s.index, position): row.clone()})
         results += engine.generate([request])
@@ -95,7 +99,7 @@ def two_hundred(trained) -> tuple[list[Request], Logits, list]:
 def test_200_requests_have_bitwise_the_logits_they_have_alone(trained, two_hundred, name):
     asked, alone, results = two_hundred
     found, texts, engine = logits_in_company(trained, asked, 5, COMPANY[name])
-    assert not engine.backend.inexact
+    assert not engine.inexact
     assert len(alone) >= 800 and len(found) == len(alone)
     assert list(differing(found, alone)) == []
     assert texts == [list(r.completions[0].tokens) for r in results]
@@ -141,8 +145,37 @@ def test_tiled_products_keep_the_promise_too(trained, monkeypatch):
     asked = requests(40, seed=4)
     alone, _ = logits_alone(trained, asked)
     found, _, engine = logits_in_company(trained, asked, 5, COMPANY["drafts, pages run out"])
-    assert not engine.backend.inexact and "the same bits in any company" in engine.line
+    assert not engine.inexact and "the same bits in any company" in engine.line
     assert list(differing(found, alone)) == []
+
+
+ODD = [
+    AttentionConfig(num_heads=3, q_rank=7, kv_rank=33, nope_head=9, rope_head=6, value_head=5),
+    AttentionConfig(num_heads=4, q_rank=0, kv_rank=16, nope_head=8, rope_head=8, value_head=6),
+    AttentionConfig(num_heads=1, q_rank=24, kv_rank=17, nope_head=7, rope_head=2, value_head=13),
+]
+
+
+@pytest.mark.parametrize("attention", ODD, ids=lambda a: f"{a.num_heads} heads, latent {a.kv_rank}")
+@pytest.mark.parametrize("page_size", [7, 16])
+def test_odd_widths_keep_the_promise(trained, attention, page_size):
+    config = replace(trained.model.config, attention=attention, hidden_size=45, init_std=0.3)
+    odd = trained._replace(model=Transformer(config, seed=8))
+    asked = requests(40, seed=5)
+    settings = {"page_size": page_size, "pages": 400}
+    alone, _ = logits_alone(odd, asked, settings)
+    found, _, engine = logits_in_company(odd, asked, 5, settings | {"speculate": "on"})
+    assert engine.inexact == ()
+    assert list(differing(found, alone)) == [] and len(found) == len(alone)
+
+
+def test_attention_that_depends_on_company_is_found_and_said(trained, monkeypatch):
+    def liar(q_RHE: Tensor, *rest: object) -> Tensor:
+        return decode_attention(q_RHE, *rest) * (1 + 2**-20 * (len(q_RHE) > 4))
+
+    monkeypatch.setattr("fathom.engine.forward.decode_attention", liar)
+    engine = trained.engine()
+    assert engine.inexact == ("the network as a whole",) and "NOT the same bits" in engine.line
 
 
 def test_what_an_answer_wrote_is_not_shared_with_prompts(trained):

@@ -118,6 +118,45 @@ def test_catastrophic_regexes_are_followed_or_refused_but_never_lived_through(
         assert re.fullmatch(r"the grammar cannot be followed further \([^\n]+\)\. Fix: [^\n]+", str(refused))
 
 
+WIDE = "(?s:.*[a-m].{30}[n-z].*)x"  # every letter is a new state
+
+
+def walk(tokenizer: Tokenizer, grammar: Grammar, seed: int) -> tuple[int, str]:
+    """Tokens of a text of random letters until the grammar gives up, and what it says."""
+    matcher, random, letters = grammar.matcher(), np.random.default_rng(seed), "cabwrite"
+    for n in range(1000):
+        try:
+            matcher.allowed()
+            matcher.advance(*tokenizer.encode(random.choice(list(letters))))
+        except NoTokenError as error:
+            for token in (tokenizer.eos, *tokenizer.encode("a")):
+                with pytest.raises(NoTokenError):
+                    matcher.advance(token)
+            with pytest.raises(NoTokenError):
+                matcher.allowed()
+            matcher.rollback(1)
+            return n, str(error)
+    return 1000, ""
+
+
+def test_an_answer_at_its_limit_ends_and_no_other_notices(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammars, "LIMITS", grammars.LIMITS | {"max_lexer_states": 400})
+    grammar = compiled(tokenizer, regex=WIDE)
+    first = [walk(tokenizer, grammar, seed) for seed in range(4)]
+    assert [walk(tokenizer, grammar, seed) for seed in reversed(range(4))] == first[::-1]
+    for n, error in first:
+        assert 0 < n < 1000
+        assert re.fullmatch(r"the grammar cannot be followed further \([^\n]+\)\. Fix: [^\n]+", error)
+
+
+def test_what_takes_long_to_begin_is_refused(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammars, "ANSWER_SECONDS", 0.01)
+    with pytest.raises(GrammarError, match=r"an answer to it takes more than 0.01 s to begin\)\. Fix: "):
+        compiled(tokenizer, json_schema={"type": "integer", "multipleOf": 9973})
+
+
 SLOW = {"type": "integer", "multipleOf": 99_999_989}  # an automaton of as many states
 
 

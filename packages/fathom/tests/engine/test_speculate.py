@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from fathom.data.smallworld import prompts
+from fathom.engine import runner
+from fathom.engine.answer import Answer
 from fathom.engine.draws import Distribution
 from fathom.engine.request import Request, SamplingParams
 from fathom.engine.sample import Chooser
+from fathom.engine.sequence import Sequence
 
 
 def conversations(count: int, **sampling: object) -> list[Request]:
@@ -102,15 +105,59 @@ def test_a_request_may_refuse_drafts(trained):
     assert engine.stats.drafted > 0
 
 
+def drafts_of(engine, asked: list[Request], monkeypatch, depth=None) -> dict:
+    """The MTP module's logits for every draft, by prompt and position; `depth()` says how many to draft."""
+    heard, draft = {}, Answer.draft
+
+    def listen(answer: Answer, logit_V: torch.Tensor, likeliest: int) -> None:
+        heard[answer.sequence.prompt, answer.sequence.length] = logit_V.clone()
+        draft(answer, logit_V, likeliest)
+
+    with monkeypatch.context() as patch:
+        if depth is not None:
+            patch.setattr(type(engine.pace), "depth", lambda *_: depth())
+        patch.setattr(Answer, "draft", listen)
+        engine.generate(asked)
+    return heard
+
+
+def furthest(a: dict, b: dict) -> float:
+    """The largest difference between two engines' logits where both drafted."""
+    both = a.keys() & b.keys()
+    assert len(both) > 50
+    return max(float((a[place] - b[place]).abs().max()) for place in both)
+
+
 def test_drafting_that_rests_takes_up_where_it_was(trained, monkeypatch):
-    """States of the steps without drafts are kept, so later drafts are as good as without a rest."""
+    """States of steps without drafts are kept: later drafts are those of an engine that never rests."""
     asked = conversations(8, temperature=0.0, max_tokens=60, ignore_eos=True)
-    always = trained.engine(speculate="on")
-    always.generate(asked)
-    resting = trained.engine(speculate="on")
-    step = iter(range(10**9))
-    monkeypatch.setattr(resting.pace, "most", 1)
-    monkeypatch.setattr(type(resting.pace), "depth", lambda self, n: int(next(step) % 12 >= 6))
-    resting.generate(asked)
-    assert 0 < resting.stats.drafted < always.stats.drafted
-    assert resting.stats.acceptance > always.stats.acceptance - 0.1
+    always = drafts_of(trained.engine(speculate="on"), asked, monkeypatch)
+
+    def after_rests(backlog: int, *, forget: bool = False) -> float:
+        monkeypatch.setattr(runner, "BACKLOG", backlog)
+        engine, step = trained.engine(speculate="on"), iter(range(10**9))
+
+        def depth() -> int:
+            drafting = next(step) % 12 >= 6
+            if forget and not drafting:
+                engine.runner._seen.clear()
+            return int(drafting)
+
+        heard = drafts_of(engine, asked, monkeypatch, depth)
+        assert 0 < engine.stats.drafted < len(always)
+        return furthest(heard, always)
+
+    own = runner.BACKLOG
+    assert own > 6 and after_rests(own) < 1e-3
+    assert after_rests(4) < 1e-3  # more than that to keep, in a rest of six steps
+    # the same rests with the kept states thrown away: without them the drafts are others
+    assert after_rests(own, forget=True) > 0.1
+
+
+def test_tokens_of_a_stretch_are_those_of_prompt_answer_and_drafts_together():
+    answer = {"output": [20, 21, 22, 23], "drafts": [30, 31]}
+    sequence = Sequence(0, 0, "", (10, 11, 12), SamplingParams(), 99, **answer)
+    whole = [10, 11, 12, 20, 21, 22, 23, 30, 31]
+    for start in range(len(whole) + 2):
+        for stop in range(start, len(whole) + 3):
+            assert sequence.tokens(start, stop) == whole[start:stop]

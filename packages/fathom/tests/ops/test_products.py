@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fathom.ops.products import (
     TILE,
+    WIDTH,
     PackedProducts,
     PlainProducts,
     Product,
@@ -74,13 +75,14 @@ def test_every_form_multiplies(form, shape, rows, generator):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_packed_weight_is_a_copy(form, generator):
-    weight_YX, x_NX = torch.randn(8, 4, generator=generator), torch.randn(3, 4, generator=generator)
+@pytest.mark.parametrize("shape", [(8, 4), (2 * WIDTH, WIDTH)], ids=["to be filled up", "full"])
+def test_a_packed_weight_is_a_copy(form, shape, generator):
+    weight_YX, x_NX = torch.randn(shape, generator=generator), torch.randn(3, shape[1], generator=generator)
     product = form.pack(weight_YX)
-    if isinstance(form, PackedProducts):
-        before = product(x_NX).clone()
-        weight_YX.zero_()
-        assert torch.equal(product(x_NX), before)
+    before = product(x_NX).clone()
+    assert before.any()
+    weight_YX.zero_()
+    assert torch.equal(product(x_NX), before)
 
 
 def test_slices_of_wider_rows_are_taken(generator):

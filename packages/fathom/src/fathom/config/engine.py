@@ -9,7 +9,12 @@ from fathom.config.setting import check, setting
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineConfig:
-    """Limits and choices of one `fathom.engine.Engine`; none of them changes what a request is answered."""
+    """Limits and choices of one `fathom.engine.Engine`.
+
+    `device`, `precision` and `page_size` change how sums are rounded, and with that an answer where two
+    tokens are all but equally likely. None of the others changes what a request is answered, as long as its
+    positions fit the pages.
+    """
 
     device: str = setting("auto", "auto = a GPU if there is one", choices=("auto", "cpu", "cuda"))
     precision: str = setting(

@@ -31,6 +31,8 @@ class Answer:
         self.plain = chooser.plain and matcher is None  # every token is the likeliest one
         self._eos = tokenizer.eos
         self._drawn_from: list[Distribution] = []  # of each draft
+        self._ahead: Matcher | None = None  # stands behind `_ahead_of` tokens of the output
+        self._ahead_of = 0
         self._text, self._stops = TextStream(tokenizer), StopFinder(sequence.params.stops)
         self._new_text, self._new_tokens, self._new_logprobs = "", list[int](), list[Logprob]()
 
@@ -40,7 +42,7 @@ class Answer:
         logit_TV      behind the output, and behind each draft
         likeliest_T   their argmax: a plain answer needs no more
         returns       rows that were used, and drafts that stood
-        errors        NoTokenError where no token can follow
+        errors        NoTokenError where no token can follow; what was written before stays
         """
         drafts, self.sequence.drafts = self.sequence.drafts, []
         for t in range(len(drafts) + 1):
@@ -48,7 +50,7 @@ class Answer:
             token = likeliest_T[t] if self.plain else self._choose(logit_TV[t], draft, t)
             if token == self._eos and not self.sequence.params.ignore_eos:
                 self.finish("stop")
-                return t + 1, t
+                return t + 1, t + (token == draft)
             if self.sequence.params.logprobs is not None:
                 self._new_logprobs.append(self.chooser.logprob(logit_TV[t], token))
             self._write(token)
@@ -68,14 +70,14 @@ class Answer:
         self.chooser.note(token)
         self.sequence.output.append(token)
         self._new_tokens.append(token)
-        if self.matcher is not None:
-            self.matcher.advance(token)
         certain, stopped = self._stops.push(self._text.push(token))
         self._new_text += certain
         if stopped:
             self.finish_reason = "stop"
         elif self.sequence.length >= self.sequence.most:
             self.finish("length")
+        elif self.matcher is not None:
+            self.matcher.advance(token)  # last: it may raise, and the token stands all the same
 
     def draft(self, logit_V: Tensor, likeliest: int) -> None:
         """Guess what follows the output and the drafts so far; NoTokenError where nothing can."""
@@ -85,7 +87,7 @@ class Answer:
             return
         if not drafts:
             self._drawn_from = []
-        allowed = None if self.matcher is None else _allowed_behind(self.matcher, drafts)
+        allowed = None if self.matcher is None else self._allowed_behind(self.matcher, drafts)
         q = self.chooser.distribution(logit_V, allowed, drafts)
         drafts.append(self.chooser.draw(q, self.sequence.length + len(drafts)))
         self._drawn_from.append(q)
@@ -119,11 +121,17 @@ class Answer:
     def _allowed(self) -> np.ndarray | None:
         return None if self.matcher is None else self.matcher.allowed()
 
-
-def _allowed_behind(matcher: Matcher, drafts: Many[int]) -> np.ndarray:
-    """What may follow the drafts; the matcher stays where it is."""
-    for token in drafts:
-        matcher.advance(token)
-    allowed = matcher.allowed()
-    matcher.rollback(len(drafts))
-    return allowed
+    def _allowed_behind(self, matcher: Matcher, drafts: Many[int]) -> np.ndarray:
+        """What may follow the drafts, by a matcher of their own: errors last, and a guess ends no answer."""
+        ahead = self._ahead = self._ahead or matcher.anew()
+        for token in self.sequence.output[self._ahead_of :]:
+            ahead.advance(token)
+            self._ahead_of += 1
+        taken = 0
+        try:
+            for token in drafts:
+                ahead.advance(token)
+                taken += 1
+            return ahead.allowed()
+        finally:
+            ahead.rollback(taken)

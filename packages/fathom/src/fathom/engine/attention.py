@@ -1,7 +1,8 @@
 """Attention over pages of latents: absorbed for rows that are decoded, expanded for chunks of a prompt.
 
 Every product below has a shape that depends on the network and the page alone, every sum over positions goes
-page by page in their order. So a row has the same bits in any company, in any chunk, after any preemption.
+page by page in their order, and widths are filled up with zeros to multiples of WIDTH. So a row has the same
+bits in any company, in any chunk, after any preemption.
 
 Axes:  R rows   H heads   N no-position head   P rope head   K = N+P   V value head   C kv latent   E = C+P
        G pages of the pool   S positions of a page   J (row, page) pairs   A pages of a sequence   Q tiles
@@ -13,11 +14,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fathom.config.model import AttentionConfig
 from fathom.engine.weights import Attention
 from fathom.ops.norm import wide
+from fathom.ops.products import WIDTH, fill
 from fathom.ops.rowwise import max_runs, sum_runs
 
 ROW_TILE = 8  # rows of one product with each head's part of W^UK or W^UV
@@ -44,19 +47,20 @@ class Chunk(NamedTuple):
 
 
 def absorb(q_RHN: Tensor, up_k_HNC: Tensor) -> Tensor:
-    """Queries as latents: W^UK moves to the query (report 2.1.2 of arXiv 2405.04434). -> [R, H, C]."""
+    """Queries as latents: W^UK moves to the query (report 2.1.2 of arXiv 2405.04434). -> [R, H, filled C]."""
     return _per_head(q_RHN, up_k_HNC)
 
 
 def release(z_RHC: Tensor, up_v_HCV: Tensor) -> Tensor:
-    """Latents as values: W^UV moves to the output. -> [R, H, V]."""
+    """Latents as values: W^UV moves to the output. -> [R, H, filled V]."""
     return _per_head(z_RHC, up_v_HCV)
 
 
 def _per_head(x_RHX: Tensor, weight_HXY: Tensor) -> Tensor:
-    """Each head's own product, ROW_TILE rows at a time."""
+    """Each head's own product, ROW_TILE rows at a time; both widths of the weight are filled up."""
     R = x_RHX.shape[0]
-    filled_HRX = torch.nn.functional.pad(x_RHX.transpose(0, 1), (0, 0, 0, -R % ROW_TILE))
+    missing = weight_HXY.shape[1] - x_RHX.shape[2]
+    filled_HRX = F.pad(x_RHX.transpose(0, 1), (0, missing, 0, -R % ROW_TILE))
     tiles = [torch.bmm(t.contiguous(), weight_HXY) for t in filled_HRX.split(ROW_TILE, dim=1)]
     y_HRY = tiles[0] if len(tiles) == 1 else torch.cat(tiles, dim=1)
     return y_HRY[:, :R].transpose(0, 1)
@@ -78,10 +82,10 @@ def _decode(q_RHE: Tensor, pool_GSE: Tensor, pairs: Pairs, scale: float, C: int)
     score_JHS.masked_fill_(pairs.hidden_J1S, -torch.inf)
     best_RH = max_runs(score_JHS.amax(-1), pairs.start_R)
     weight_JHS = score_JHS.sub_(best_RH.index_select(0, pairs.row_J)[..., None]).exp_()
-    z_JHC = torch.bmm(weight_JHS.to(k_JSE.dtype), k_JSE[..., :C])
+    z_JHC = torch.bmm(weight_JHS.to(k_JSE.dtype), k_JSE[..., : C + -C % WIDTH])
     total_RH = sum_runs(weight_JHS.sum(-1), pairs.start_R)
     z_RHC = sum_runs(wide(z_JHC), pairs.start_R) / total_RH[..., None]
-    return z_RHC.to(q_RHE.dtype)
+    return z_RHC[..., :C].to(q_RHE.dtype)
 
 
 def _in_turns(pairs: Pairs, most: int) -> Iterator[tuple[slice, Pairs]]:
@@ -116,16 +120,16 @@ def prefill_attention(
     A, S = held_ASE.shape[:2]
     kv_ASHX = weights.kv_up(held_ASE[..., :C].reshape(A * S, C)).view(A, S, H, N + V)
     k_ASHN, v_ASHV = kv_ASHX.split((N, V), dim=-1)
-    k_ASHP = held_ASE[:, :, None, C:].expand(-1, -1, H, -1)
-    k_AHKS = torch.cat((k_ASHN, k_ASHP), dim=-1).permute(0, 2, 3, 1).contiguous()
-    v_AHSV = v_ASHV.transpose(1, 2).contiguous()
-    mine = q_RHK[chunk.first : chunk.first + chunk.count]
-    filled = torch.nn.functional.pad(mine, (0, 0, 0, 0, 0, -chunk.count % S))
+    k_ASHP = held_ASE[:, :, None, C : C + shape.rope_head].expand(-1, -1, H, -1)
+    k_AHKS = fill(torch.cat((k_ASHN, k_ASHP), dim=-1)).permute(0, 2, 3, 1).contiguous()
+    v_AHSV = fill(v_ASHV).transpose(1, 2).contiguous()
+    mine = fill(q_RHK[chunk.first : chunk.first + chunk.count])
+    filled = F.pad(mine, (0, 0, 0, 0, 0, -chunk.count % S))
     q_QHSK = filled.unflatten(0, (-1, S)).transpose(1, 2).contiguous()
     tiles = [
         _tile(q_HSK, k_AHKS[: chunk.before + i + 1], v_AHSV, scale) for i, q_HSK in enumerate(q_QHSK)
     ]
-    o_HRV = torch.cat(tiles, dim=1)[:, : chunk.count]
+    o_HRV = torch.cat(tiles, dim=1)[:, : chunk.count, :V]
     return o_HRV.transpose(0, 1)
 
 

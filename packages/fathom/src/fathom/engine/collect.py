@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Many
 
-from fathom.engine.request import BusyError, Completion, Delta, Request, Result
+from fathom.config.errors import need, quoted
+from fathom.engine.request import BusyError, Completion, Delta, Request, RequestError, Result
 from fathom.engine.stream import Core
 
 
@@ -35,7 +36,12 @@ class Collector:
         self, requests: Iterable[Request | str], told: Callable[[int], None] | None = None
     ) -> list[Result]:
         """See `Engine.generate`."""
+        what, fix = "requests is one text or request, not a list of them", "put it into a list"
+        need(not isinstance(requests, (str, bytes, Request)), what, fix=fix, error=RequestError)
         waiting = [Request(text=r) if isinstance(r, str) else r for r in requests]
+        for r in waiting:
+            what = f"requests holds {quoted(r)}"
+            need(isinstance(r, Request), what, fix="give texts or Requests", error=RequestError)
         ids: list[int] = []
         try:
             while len(ids) < len(waiting) or self._done < len(waiting):

@@ -34,6 +34,7 @@ from fathom.engine.request import Delta, Request, Result
 from fathom.engine.runner import Pass, Runner
 from fathom.engine.sample import Chooser, NoTokenError
 from fathom.engine.scheduler import Scheduler, Work
+from fathom.engine.self_test import Recorded, find_inexact
 from fathom.engine.sequence import Sequence
 from fathom.engine.start import choose_backend, number_of_pages
 from fathom.engine.stats import Stats
@@ -71,7 +72,7 @@ class Engine:
         self, model: ModelConfig, state: dict[str, Tensor], tokenizer: Tokenizer, config: EngineConfig
     ) -> None:
         self.model, self.tokenizer, self.config = model, tokenizer, config
-        backend = choose_backend(config, model, state)
+        backend = choose_backend(config, state["embed.weight"].dtype)
         check_speculation(config, model)
         draft = config.speculate != "off" and model.mtp.depth > 0
         for name, tensor in state.items():
@@ -79,9 +80,11 @@ class Engine:
             state[name] = tensor.to(backend.device, kept)
         pages = number_of_pages(config, model, backend, draft=draft)
         with torch.inference_mode():
-            weights = pack_weights(model, state, backend.products, draft=draft)
+            products = Recorded(backend.products)
+            weights = pack_weights(model, state, products, draft=draft)
             if backend.device.type == "cpu":
                 large_pages()
+            self.inexact = find_inexact(weights, products, config.page_size)  # () where the promise holds
             self.runner = Runner(weights, pages, config.page_size, tokenizer.size)
         self.backend = backend
         # An entry of the MTP module depends on the token after it: shared pages must agree in one more.
@@ -93,7 +96,7 @@ class Engine:
         self._by_request: dict[int, list[Sequence]] = {}
         self._news: deque[Delta] = deque()
         self._next_id, self._depth = 0, 0
-        self._streams: Streams | None = None
+        self._streams, self._streaming = Streams(self, name=f"engine of {model.name}"), False
 
     @property
     def line(self) -> str:
@@ -103,8 +106,8 @@ class Engine:
         module = "MTP off" if self.model.mtp.depth else "no MTP module"
         draft = f"MTP {mode}" if self.runner.drafts else module
         exact = "the same bits in any company"
-        if b.inexact:
-            exact = f"NOT the same bits in any company: {', '.join(b.inexact)} differ with the number of rows"
+        if self.inexact:
+            exact = f"NOT the same bits in any company: {', '.join(self.inexact)} depend on it"
         precision = "fp32" if b.dtype == torch.float32 else "bf16"
         return (
             f"{self.model.name} on {b.device.type} in {precision}, {b.products.name}; {pages:,} pages of "
@@ -122,6 +125,7 @@ class Engine:
         raises   RequestError for what can never be served, BusyError when the queue is full
         """
         params = request.sampling
+        self.scheduler.need_room(params.n)
         prompt = prompt_ids(request, self.tokenizer)
         most = positions(prompt, params, self.model, self.tokenizer.size, self._capacity)
         check_speculation(self.config, self.model, params)
@@ -190,6 +194,8 @@ class Engine:
         s, answer = work.sequence, self._answers[work.sequence]
         before, drafts = s.length, len(s.drafts)
         try:
+            what = "the model's logits are not finite"
+            need(min(likeliest_T) >= 0, what, fix="check the weights, or compute in fp32", error=NoTokenError)
             (used, stood), error = answer.choose(logit_TV, likeliest_T), ""
         except NoTokenError as problem:
             (used, stood), error = (s.length - before, 0), str(problem)
@@ -198,18 +204,26 @@ class Engine:
             for t in range(used):
                 self.watch(s, before + t, logit_TV[t])
         self.stats.decoded(work.kind == "decode", drafts, stood, used)
-        if answer.finish_reason is not None:
-            self._end(s, error)  # its last chunk never reaches the tree: the MTP module will not see it
-        else:
+        ended = answer.finish_reason is not None
+        if not (ended and self.runner.drafts):  # then the MTP module never sees the last chunk of a prompt
             self.scheduler.advance(s, work.start + used if work.kind == "decode" else before)
+        if ended:
+            self._end(s, error)
+        else:
             self._news.append(answer.news())
         return used if work.kind == "decode" else 0
 
     def _follow(self, done: Pass) -> None:
         if self.runner.drafts:
-            ready = sum(_gives(w) and w.sequence in self._answers for w in done.works)
+            ready = sum(self._drafts_for(w.sequence) for w in done.works)
             self._depth = self.pace.depth(ready) if ready else 0
             self.runner.follow(done, self._depth, self._answers)
+
+    def _drafts_for(self, sequence: Sequence) -> bool:
+        """Whether only its last token is left to compute, and a draft is wanted and can be followed."""
+        answer = self._answers.get(sequence)
+        wanted = answer is not None and answer.may_draft and sequence.length + 1 < sequence.most
+        return wanted and sequence.computed + 1 == sequence.length
 
     def _measure(self, works: list[Work], verified: int, written: int, seconds: float) -> None:
         """Steps with as many drafts made as verified teach the pace, less the share of rows of prompts."""
@@ -238,7 +252,7 @@ class Engine:
         raises     RequestError for the first that can never be served, before any is computed further
         """
         what = "the engine is streaming, and its thread makes every step"
-        need(self._streams is None, what, fix="use stream, or close the engine first", error=EngineError)
+        need(not self._streaming, what, fix="use stream, or close the engine first", error=EngineError)
         return Collector(self).run(requests, told)
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
@@ -248,8 +262,7 @@ class Engine:
         are its own. A consumer that leaves early cancels its request. Errors as `submit`, at the first
         iteration; EngineError when the engine breaks down or is closed.
         """
-        if self._streams is None:
-            self._streams = Streams(self, name=f"engine of {self.model.name}")
+        self._streaming = True
         if request.sampling.json_schema is not None or request.sampling.regex is not None:
             # Here rather than in `submit`: a grammar may take seconds, and nobody else should wait for it.
             await asyncio.to_thread(compile_grammar, request.sampling, self.tokenizer)
@@ -259,9 +272,8 @@ class Engine:
 
     def close(self) -> None:
         """Cancel what is streaming and end the thread; without one nothing happens."""
-        if self._streams is not None:
-            self._streams.close()
-            self._streams = None
+        self._streams.close()
+        self._streams, self._streaming = Streams(self, name=f"engine of {self.model.name}"), False
 
 
 def _gives(work: Work) -> bool:

@@ -18,6 +18,7 @@ from fathom.engine.attention import Chunk, Pairs, absorb, decode_attention, pref
 from fathom.engine.weights import Attention, Draft, Experts, Layer, Swiglu, Weights
 from fathom.model.router import choose, combine_weights
 from fathom.ops.norm import wide
+from fathom.ops.products import WIDTH, fill
 from fathom.ops.rope import Rotation, rotate
 from fathom.ops.rowwise import gated, rms_norm, sigmoid, weighted_sum
 
@@ -38,7 +39,8 @@ class Pool:
 
     def __init__(self, config: ModelConfig, pages: int, page_size: int, like: Tensor, *, draft: bool) -> None:
         layers = config.num_layers + draft
-        shape = (layers, pages, page_size, config.attention.cache_elements)
+        elements = config.attention.cache_elements
+        shape = (layers, pages, page_size, elements + -elements % WIDTH)
         self.data_LGSE = torch.zeros(shape, dtype=like.dtype, device=like.device)
 
     def clear(self, pages: list[int], *, draft_only: bool = False) -> None:
@@ -113,13 +115,13 @@ def _attend(config: ModelConfig, w: Attention, x_RD: Tensor, rows: Rows, pool_GS
     turned = rotate(torch.cat((q_RHP, k_RP[:, None]), dim=1), rows.turn)  # queries and the one key together
     q_RHP = turned[:, :H]
     entry_RE = torch.cat((rms_norm(c_RC.contiguous(), w.kv_norm_C, config.norm_eps), turned[:, H]), dim=-1)
-    pool_GSE.view(-1, C + P).index_copy_(0, rows.slot_R, entry_RE)
+    pool_GSE.flatten(0, 1).index_copy_(0, rows.slot_R, fill(entry_RE))
     parts = []
     if rows.pairs is not None:
         own = slice(0, rows.decoded)
-        q_RHE = torch.cat((absorb(q_RHN[own], w.up_k_HNC), q_RHP[own]), dim=-1)
-        z_RHC = decode_attention(q_RHE, pool_GSE, rows.pairs, config.softmax_scale, C)
-        parts.append(release(z_RHC, w.up_v_HCV))
+        q_RHE = torch.cat((absorb(q_RHN[own], w.up_k_HNC)[..., :C], q_RHP[own]), dim=-1)
+        z_RHC = decode_attention(fill(q_RHE), pool_GSE, rows.pairs, config.softmax_scale, C)
+        parts.append(release(z_RHC, w.up_v_HCV)[..., : a.value_head])
     if rows.chunks:
         q_RHK = torch.cat((q_RHN, q_RHP), dim=-1)
         parts += [prefill_attention(q_RHK, pool_GSE, c, w, a, config.softmax_scale) for c in rows.chunks]

@@ -15,8 +15,10 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -33,6 +35,7 @@ SCHEMA_BYTES = 64 * 1024
 SCHEMA_DEPTH = 32  # objects and lists inside each other
 REGEX_BYTES = 4 * 1024
 SECONDS = 5.0  # to compile, with the start of the process, about 0.1
+ANSWER_SECONDS = 0.2  # of one core, to begin an answer: others wait; 50 KB of schema take 0.06
 MEMORY = 1 << 30  # bytes of address space to compile in
 KEPT = 128  # compiled grammars of one tokenizer
 BLANK = r"\n? {0,32}"
@@ -53,11 +56,27 @@ class GrammarError(RequestError):
 
 
 class Matcher:
-    """Where one answer stands in its grammar. Behind an end of text there is only another one."""
+    """Where one answer stands in its grammar. Behind an end of text there is only another one.
 
-    def __init__(self, matcher: Any, eos: int, tokens: int) -> None:
-        self._matcher, self._eos, self._tokens = matcher, eos, tokens
+    llguidance's errors last: behind a NoTokenError there is nothing but another one.
+    """
+
+    def __init__(self, build: Callable[[], Any], eos: int, tokens: int) -> None:
+        self._build, self._eos, self._tokens = build, eos, tokens
         self._ends = 0  # of text, advanced over; llguidance is not told of them
+
+    @cached_property
+    def _matcher(self) -> Any:
+        """Built when the answer begins: until then it costs nothing.
+
+        No deep copy of another one: those share their automaton with its limit, so what one answer may
+        still do would depend on what others did.
+        """
+        return self._build()
+
+    def anew(self) -> Matcher:
+        """One more, at the beginning of the text, that shares nothing with this one."""
+        return Matcher(self._build, self._eos, self._tokens)
 
     def allowed(self) -> np.ndarray:
         """Tokens that may come next, bool [tokens]: at least one. End of text wherever the grammar may end.
@@ -69,27 +88,31 @@ class Matcher:
             allowed_V[self._eos] = True
             return allowed_V
         allowed_V = np.frombuffer(self._matcher.compute_logit_bias(), dtype=np.uint8) > 0
-        what = f"the grammar cannot be followed further ({_reason(self._matcher.get_error())})"
-        fine = not self._matcher.is_error() and bool(allowed_V.any())
-        need(fine, what, fix=SIMPLER, error=NoTokenError)
+        self._check(bool(allowed_V.any()))
         return allowed_V
 
     def advance(self, token: int) -> None:
-        """Take one of the allowed tokens."""
+        """Take one of the allowed tokens; NoTokenError if the grammar is too complex to go on behind it."""
         if token == self._eos:
             fits = self._ends > 0 or self._matcher.is_accepting()
             self._ends += fits
         else:
             fits = not self._ends and self._matcher.validate_tokens([token]) == 1
             fits = fits and self._matcher.consume_token(token)
+        self._check()
         assert fits, f"token {token} was not allowed here"
 
     def rollback(self, count: int) -> None:
-        """Forget the last `count` tokens."""
+        """Forget the last `count` tokens; after a NoTokenError there is nothing to go back to."""
         ends = min(count, self._ends)
         self._ends -= ends
-        done = count == ends or self._matcher.rollback(count - ends)
+        done = count == ends or self._matcher.is_error() or self._matcher.rollback(count - ends)
         assert done, f"cannot take {count} tokens back"
+
+    def _check(self, fine: bool = True) -> None:
+        if not fine or self._matcher.is_error():
+            what = f"the grammar cannot be followed further ({_reason(self._matcher.get_error())})"
+            need(False, what, fix=SIMPLER, error=NoTokenError)
 
     @property
     def ended(self) -> bool:
@@ -101,12 +124,12 @@ class Matcher:
 class Grammar:
     """A compiled grammar; any number of answers may follow it at once."""
 
-    def __init__(self, prototype: Any, eos: int, tokens: int) -> None:
-        self._prototype, self._eos, self._tokens = prototype, eos, tokens
+    def __init__(self, build: Callable[[], Any], eos: int, tokens: int) -> None:
+        self._build, self._eos, self._tokens = build, eos, tokens
 
     def matcher(self) -> Matcher:
-        """A new one, at the beginning of the text; microseconds."""
-        return Matcher(self._prototype.deep_copy(), self._eos, self._tokens)
+        """A new one, at the beginning of the text; its first use takes a millisecond, or ANSWER_SECONDS."""
+        return Matcher(self._build, self._eos, self._tokens)
 
 
 def compile_grammar(params: SamplingParams, tokenizer: Tokenizer) -> Grammar | None:
@@ -160,15 +183,17 @@ class _Compiler:
             else:
                 options = {"whitespace_pattern": BLANK, "lenient": False}
                 source = library.LLMatcher.grammar_from_json_schema(text, overrides=options)
-            error = _checked(source)
-            if not error:
-                limits = library.LLParserLimits(**LIMITS)
-                matcher = library.LLMatcher(self._tokenizer, source, log_level=0, limits=limits)
-                error = matcher.get_error()
+            build = partial(self._built, source)
+            error = _checked(source) or _tried(build)
         except ValueError as wrong:
             error = str(wrong)
         need(not error, f"{kind} cannot be used ({_reason(error)})", fix=SIMPLER, error=GrammarError)
-        return Grammar(matcher, self._eos, self._tokens)
+        return Grammar(build, self._eos, self._tokens)
+
+    def _built(self, source: str) -> Any:
+        library = _library()
+        limits = library.LLParserLimits(**LIMITS)
+        return library.LLMatcher(self._tokenizer, source, log_level=0, limits=limits)
 
 
 class _Pieces:
@@ -215,6 +240,15 @@ def _checked(source: str) -> str:
         return str(json.loads(done.stdout)["error"])
     except (ValueError, KeyError):
         return f"it takes more than {MEMORY >> 20} MiB to compile, or breaks the compiler"
+
+
+def _tried(build: Callable[[], Any]) -> str:
+    """What is wrong with a grammar that every answer to it builds once more; "" if nothing is."""
+    began = time.thread_time()
+    error = str(build().get_error())
+    if not error and time.thread_time() - began > ANSWER_SECONDS:
+        error = f"an answer to it takes more than {ANSWER_SECONDS:g} s to begin"
+    return error
 
 
 def _regex(text: Any) -> str:

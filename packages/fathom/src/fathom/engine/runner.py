@@ -19,7 +19,7 @@ from fathom.engine.scheduler import Work
 from fathom.engine.sequence import Sequence
 from fathom.engine.weights import Weights
 
-BACKLOG = 512  # states a sequence keeps for the MTP module while it rests; with more behind it starts over
+BACKLOG = 32  # states a sequence keeps for the MTP module while it rests; then one pass sees all of them
 
 
 class Pass(NamedTuple):
@@ -57,30 +57,38 @@ class Runner:
         return Pass(ordered, h_RD, first)
 
     def logits(self, done: Pass, rows: Many[int]) -> tuple[Tensor, list[int]]:
-        """fp32 logits [len(rows), V] of these rows of a pass, and the likeliest real token of each."""
+        """fp32 logits [len(rows), V] of these rows of a pass, and the likeliest real token of each.
+
+        -1 where the largest logit is no finite number.
+        """
         logit_RV = logits(self.weights, done.h_RD.index_select(0, self._ids(rows)))
-        return logit_RV, logit_RV[:, : self.tokens].argmax(-1).tolist()
+        best_R, likeliest_R = logit_RV[:, : self.tokens].max(-1)
+        return logit_RV, likeliest_R.masked_fill(~best_R.isfinite(), -1).tolist()
 
     def follow(self, done: Pass, depth: int, answers: dict[Sequence, Answer]) -> None:
         """Let the MTP module see what the trunk saw, and draft `depth` tokens for the answers that may.
 
         `answers` are those that go on; the others' pages are no longer theirs.
 
-        Drafts go to `sequence.drafts`. With depth 0 decoded states are kept for later; prompts are seen now,
-        for their states are many. Positions that were rejected are not seen.
+        Drafts go to `sequence.drafts`. With depth 0 states of decoded positions are kept, until one sequence
+        has BACKLOG of them; those of prompts are many and are seen now. Rejected positions are not seen.
         """
         state_RD = mtp_input(self.weights, done.h_RD)
-        works, parts = [], []
         for work, first in zip(done.works, done.first, strict=True):
-            if work.sequence not in answers:
-                continue
-            seen = self._seen.setdefault(work.sequence, _Seen())
-            count = min(work.count, work.sequence.length - 1 - work.start)
-            seen.add(work.start, state_RD[first : first + count])
-            if seen.behind and (depth or work.kind != "decode"):
-                begin, h_ND = seen.take()
+            if work.sequence in answers:
+                count = min(work.count, work.sequence.length - 1 - work.start)
+                seen = self._seen.setdefault(work.sequence, _Seen())
+                seen.add(work.start, state_RD[first : first + count])
+        going = [w for w in done.works if w.sequence in answers and self._seen[w.sequence].held]
+        full = any(self._seen[w.sequence].held >= BACKLOG for w in going)
+        works, parts = [], []
+        for work in going:
+            if depth or full or work.kind != "decode":
+                begin, h_ND = self._seen[work.sequence].take()
                 works.append(Work(work.sequence, begin, len(h_ND), work.kind))
                 parts.append(h_ND)
+            else:
+                self._seen[work.sequence].keep()
         if works:
             self._draft(works, torch.cat(parts), depth, answers)
 
@@ -133,19 +141,23 @@ class _Seen:
     """What of a sequence the MTP module has seen, and the trunk's states it has yet to see."""
 
     def __init__(self) -> None:
-        self.upto = 0
-        self.behind: list[Tensor] = []
+        self.upto = self.held = 0
+        self._behind: list[Tensor] = []
 
     def add(self, start: int, h_ND: Tensor) -> None:
         """States of the positions from `start` on; a gap or a step back begins anew."""
-        held = sum(map(len, self.behind))
-        if start != self.upto + held or held > BACKLOG:
-            self.upto, self.behind = start, []
+        if start != self.upto + self.held:
+            self.upto, self.held, self._behind = start, 0, []
         if len(h_ND):
-            self.behind.append(h_ND)
+            self._behind.append(h_ND)
+            self.held += len(h_ND)
+
+    def keep(self) -> None:
+        """The last states stay for a while: a copy, for they are part of what a whole pass made."""
+        self._behind[-1] = self._behind[-1].clone()
 
     def take(self) -> tuple[int, Tensor]:
         """All of them, and the position of the first."""
-        begin, h_ND = self.upto, torch.cat(self.behind)
-        self.upto, self.behind = begin + len(h_ND), []
+        begin, h_ND = self.upto, torch.cat(self._behind)
+        self.upto, self.held, self._behind = begin + self.held, 0, []
         return begin, h_ND

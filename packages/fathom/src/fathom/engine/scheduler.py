@@ -92,9 +92,13 @@ class Scheduler:
             assert pages <= self.pool.total, f"a sequence of {pages} pages for a pool of {self.pool.total}"
             assert 0 < prompt <= sequence.most, f"a prompt of {prompt} positions; at most {sequence.most}"
             assert not self._knows(sequence), "a sequence is submitted twice"
-        self.waiting.need_room(count, besides=len(self.siblings))
+        self.need_room(count)
         self.waiting.push(sequences[0])
         self.siblings.wait(sequences[0], sequences[1:])
+
+    def need_room(self, count: int) -> None:
+        """BusyError where `count` sequences more could not wait; cheap, to be asked before all else."""
+        self.waiting.need_room(count, besides=len(self.siblings))
 
     def plan(self) -> list[Work]:
         """The next step: at least one piece of work unless nothing waits or runs, at most one per sequence.

@@ -30,6 +30,6 @@ class Sequence:
 
     def tokens(self, start: int, stop: int) -> list[int]:
         """Tokens at positions [start, stop), drafts included."""
-        P = len(self.prompt)
-        written = [*self.output, *self.drafts]
-        return [*self.prompt[start:stop], *written[max(start - P, 0) : max(stop - P, 0)]]
+        P, N = len(self.prompt), self.length
+        written = self.output[max(start - P, 0) : max(stop - P, 0)]
+        return [*self.prompt[start:stop], *written, *self.drafts[max(start - N, 0) : max(stop - N, 0)]]

@@ -12,6 +12,7 @@ import atexit
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -181,7 +182,11 @@ class Streams:
                 box.cancelled()
             else:
                 box.fail(self._error())
-        self._running = {}
+        running, self._running = self._running, {}
+        if cause is not None:
+            for request_id in running:  # or who steps the core later computes for nobody
+                with suppress(BaseException):  # it broke down before, and why has been told
+                    self._core.cancel(request_id)
 
     def _error(self) -> EngineError:
         """A new one for every reader: raised twice, one exception would gather both tracebacks."""

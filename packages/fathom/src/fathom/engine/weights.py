@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fathom.config.model import ModelConfig
 from fathom.ops.norm import wide
-from fathom.ops.products import Product, Products
+from fathom.ops.products import WIDTH, Product, Products, fill
 from fathom.ops.rope import Rotation, frequencies, rotation
 
 State = dict[str, Tensor]
@@ -28,7 +29,7 @@ class Attention:
     q_up: Product | None
     kv_norm_C: Tensor
     kv_up: Product  # every head's key and value: the expanded form
-    up_k_HNC: Tensor  # the same weights where the absorbed form wants them
+    up_k_HNC: Tensor  # the same weights where the absorbed form wants them, both widths filled up
     up_v_HCV: Tensor
     out: Product
 
@@ -116,6 +117,12 @@ def pack_weights(config: ModelConfig, state: State, products: Products, *, draft
     return weights
 
 
+def _filled_copy(weight_HXY: Tensor) -> Tensor:
+    """A copy with both widths filled up."""
+    X = weight_HXY.shape[1]
+    return fill(F.pad(weight_HXY, (0, 0, 0, -X % WIDTH))).clone(memory_format=torch.contiguous_format)
+
+
 class _Packer:
     def __init__(self, config: ModelConfig, state: State, products: Products) -> None:
         self.config, self.state, self.products = config, state, products
@@ -149,8 +156,8 @@ class _Packer:
             q_norm=self.state.pop(f"{inner}q_norm.weight") if a.q_rank else None,
             q_up=self.product(f"{inner}q_b.weight") if a.q_rank else None,
             kv_norm_C=self.state.pop(f"{inner}kv_norm.weight"),
-            up_k_HNC=up_k_HNC.contiguous(),
-            up_v_HCV=up_v_HVC.transpose(1, 2).contiguous(),
+            up_k_HNC=_filled_copy(up_k_HNC),
+            up_v_HCV=_filled_copy(up_v_HVC.transpose(1, 2)),
             kv_up=self.product(f"{inner}kv_b.weight"),
             out=self.product(f"{inner}out.weight"),
         )

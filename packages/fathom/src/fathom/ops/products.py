@@ -17,7 +17,7 @@ from torch import Tensor
 
 PACKED_FOR = 16  # rows the layout is chosen for; then one row and a thousand are summed in one order
 TILE = 16  # rows of every product where only equal shapes can be trusted
-WIDTH = 16  # widths are multiples of this there: rows that start at odd places take other kernels
+WIDTH = 16  # and widths are multiples of this: rows that start at odd places take other kernels
 
 
 class Product(Protocol):
@@ -36,6 +36,11 @@ class Products(Protocol):
     def pack(self, weight_YX: Tensor) -> Product:
         """Take a weight; the caller may drop it afterwards."""
         ...
+
+
+def fill(x: Tensor) -> Tensor:
+    """`x` with zeros behind its last axis up to a multiple of WIDTH; itself where nothing is missing."""
+    return F.pad(x, (0, -x.shape[-1] % WIDTH)) if x.shape[-1] % WIDTH else x
 
 
 class PlainProducts:

@@ -42,6 +42,30 @@ def test_a_broken_engine_reaches_every_stream_and_every_later_one(play: Any, cal
         play.run(main(streams))
     with pytest.raises(EngineError, match=says):
         streams.start()
+    gone = [request_id for kind, request_id in core.log if kind == "cancel"]
+    assert sorted(gone) == ([] if call == "cancel" else list(range(1, 11))), "`generate` would compute them"
+
+
+def test_of_a_broken_engine_all_that_can_be_cancelled_is(play: Any):
+    core = play.Core(gated=True)
+    plain = core.cancel
+
+    def cancel(request_id: int) -> None:
+        if request_id == 2:
+            raise RuntimeError("not this one")
+        plain(request_id)
+
+    async def main(streams: Streams) -> None:
+        tasks = await play.together(core, streams, *(play.request(*range(50)) for _ in range(4)))
+        core.cancel = cancel
+        core.fail["step"] = RuntimeError("the first reason")
+        core.open_gate()
+        for got in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(got, EngineError) and "the first reason" in str(got)
+
+    with Streams(core) as streams:
+        play.run(main(streams))
+    assert [entry for entry in core.log if entry[0] == "cancel"] == [("cancel", k) for k in (1, 3, 4)]
 
 
 def test_a_strange_error_is_told_in_one_short_line(play: Any):
