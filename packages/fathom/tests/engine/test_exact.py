@@ -19,7 +19,7 @@ from fathom.ops import products
 
 Logits = dict[tuple[int, int, int], Tensor]  # (request, answer, position) -> a row
 
-PAGE = {"page_size": 8, "pages": 600}
+PAGE = {"page_size": 8, "pages": 600, "max_waiting": 1000}
 ALONE = PAGE | {"speculate": "off", "prefix_cache": False, "max_running": 1, "debug": False}
 COMPANY = {
     "a large batch, hits in the prefix tree": {"speculate": "off"},
