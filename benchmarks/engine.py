@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any
 import torch
 from inference.speculation import measure as measure_drafts
 from inference.speculation import train
+from sides.process import Side
 
 from fathom.train.machine import matmul_rate, survey
 
@@ -36,31 +36,9 @@ PREFILL_FLOPS = 289e6               # a token, attention at 1,024 tokens include
 SIDES = ("ours", "peer")
 
 
-class Side:
-    """One contender in its own process."""
-
-    def __init__(self, who: str, precision: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "inference.worker", who, precision],
-            cwd=Path(__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-
-    def run(self, batch: int, prompt: int, tokens: int) -> dict[str, float]:
-        """Grant one wish."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        wish = {"batch": batch, "prompt": prompt, "tokens": tokens}
-        print(json.dumps(wish), file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
-        assert line, f"the process of {self._process.args} ended with {self._process.wait()}"
-        taken: dict[str, float] = json.loads(line)
-        return taken
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
+def wish(side: Side, batch: int, prompt: int, tokens: int) -> dict[str, Any]:
+    """So many prompts of so many tokens, continued by so many."""
+    return side.ask(json.dumps({"batch": batch, "prompt": prompt, "tokens": tokens}))
 
 
 def read_rate() -> float:
@@ -76,14 +54,14 @@ def read_rate() -> float:
 
 def decode(side: Side, batch: int, tokens: int) -> float:
     """Tokens per second; the shorter of two runs each."""
-    short = min(side.run(batch, 32, 2)["wall"] for _ in range(2))
-    long = min(side.run(batch, 32, 2 + tokens)["wall"] for _ in range(2))
+    short = min(wish(side, batch, 32, 2)["wall"] for _ in range(2))
+    long = min(wish(side, batch, 32, 2 + tokens)["wall"] for _ in range(2))
     return batch * tokens / (long - short)
 
 
 def prefill(side: Side, length: int) -> float:
     """Tokens per second."""
-    return length / min(side.run(1, length, 1)["wall"] for _ in range(2))
+    return length / min(wish(side, 1, length, 1)["wall"] for _ in range(2))
 
 
 def against_peer(precision: str, turns: int, quick: bool) -> list[dict[str, Any]]:
@@ -94,9 +72,9 @@ def against_peer(precision: str, turns: int, quick: bool) -> list[dict[str, Any]
         "decode, batch 16": lambda side: decode(side, 16, 8 if quick else 24),
         "prefill, 1,024 tokens": lambda side: prefill(side, 1024),
     }
-    sides = {who: Side(who, precision) for who in SIDES}
+    sides = {who: Side("inference.worker", who, precision) for who in SIDES}
     for side in sides.values():
-        side.run(1, 32, 3)
+        wish(side, 1, 32, 3)
     rates: dict[str, dict[str, list[float]]] = {name: {who: [] for who in SIDES} for name in rows}
     bandwidth, flops = [], []
     for turn in range(turns):
@@ -106,7 +84,7 @@ def against_peer(precision: str, turns: int, quick: bool) -> list[dict[str, Any]
             for who in SIDES if turn % 2 else reversed(SIDES):
                 rates[name][who].append(measure(sides[who]))
                 print(f"turn {turn + 1} {name} {who}: {rates[name][who][-1]:.1f}", file=sys.stderr)
-    memory = {who: int(side.run(1, 32, 2)["resident"]) for who, side in sides.items()}
+    memory = {who: int(wish(side, 1, 32, 2)["resident"]) for who, side in sides.items()}
     for side in sides.values():
         side.close()
     limits = {

@@ -21,12 +21,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
+from sides.process import Side
 from step.shapes import SHAPES
 
 from fathom.train.machine import survey
@@ -36,45 +35,15 @@ WARM_UP = 2     # steps before the clock starts: kernels are compiled, memory is
 STEPS = {"bench": 2, "wide": 3, "demo": 12}     # of a turn
 
 
-class Side:
-    """One contender in its own process."""
-
-    def __init__(self, who: str, shape: str, precision: str) -> None:
-        command = [sys.executable, "-m", "step.worker", who, shape, precision]
-        self._process = subprocess.Popen(
-            command,
-            cwd=Path(__file__).parent,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, wish: int | str) -> dict[str, Any]:
-        """Make so many steps and say what they took; or "where" the milliseconds of one went."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        print(wish, file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
-        assert line, f"the process of {self._process.args} ended with {self._process.wait()}"
-        done: dict[str, Any] = json.loads(line)
-        return done
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
-
-
 def measure(name: str, precision: str, pairs: int, steps: int) -> dict[str, Any]:
     """All sides of one shape, taking turns."""
-    sides = {who: Side(who, name, precision) for who in SIDES}
+    sides = {who: Side("step.worker", who, name, precision) for who in SIDES}
     for side in sides.values():
-        side.run(WARM_UP)
+        side.ask(str(WARM_UP))
     turns: dict[str, list[dict[str, Any]]] = {who: [] for who in SIDES}
     for turn in range(pairs):
         for who in (*SIDES[turn % 3 :], *SIDES[: turn % 3]):
-            turns[who].append(sides[who].run(steps))
+            turns[who].append(sides[who].ask(str(steps)))
             print(f"{name} turn {turn + 1} {who}: {min(turns[who][-1]['wall']):.3f} s", file=sys.stderr)
     for side in sides.values():
         side.close()
@@ -85,9 +54,9 @@ def where(name: str, precision: str) -> dict[str, Any]:
     """Milliseconds of a step by kind of operation, on every side."""
     spent: dict[str, Any] = {"name": name, "precision": precision}
     for who in SIDES:
-        side = Side(who, name, precision)
-        side.run(WARM_UP)
-        spent[who] = side.run("where")
+        side = Side("step.worker", who, name, precision)
+        side.ask(str(WARM_UP))
+        spent[who] = side.ask("where")
         side.close()
     return spent
 

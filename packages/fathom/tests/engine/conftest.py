@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from fathom.config.recipe import Recipe
 from fathom.config.train import LogConfig, ScheduleConfig, TrainConfig
 from fathom.data.build import build_corpus
 from fathom.data.tokenizer import Tokenizer
+from fathom.engine import prefix
 from fathom.engine.engine import Engine
 from fathom.model.transformer import Transformer
 from fathom.train.start import start
@@ -58,3 +60,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     assert place is not None
     return Trained(place, load_model(place), Tokenizer.load(place))
 
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Every block that was hashed."""
+    blocks: list[bytes] = []
+    real: Callable[[bytes, bytes], bytes] = prefix.block_key
+
+    def counting(parent: bytes, block: bytes) -> bytes:
+        blocks.append(block)
+        return real(parent, block)
+
+    monkeypatch.setattr(prefix, "block_key", counting)
+    return blocks

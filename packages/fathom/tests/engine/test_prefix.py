@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence as Many
 
 import pytest
@@ -187,15 +186,7 @@ def test_pages_that_are_not_full_do_not_enter(tokens: list[int]):
     assert len(tree) == 0
 
 
-def test_work_is_in_proportion_to_pages_and_not_to_what_the_tree_holds(monkeypatch: pytest.MonkeyPatch):
-    hashed: list[bytes] = []
-    real: Callable[[bytes, bytes], bytes] = prefix.block_key
-
-    def counting(parent: bytes, block: bytes) -> bytes:
-        hashed.append(block)
-        return real(parent, block)
-
-    monkeypatch.setattr(prefix, "block_key", counting)
+def test_work_is_in_proportion_to_pages_and_not_to_what_the_tree_holds(hashed: list[bytes]):
     tree = tree_of(1000)
     key: bytes | None = prefix.ROOT
     for i in range(500):

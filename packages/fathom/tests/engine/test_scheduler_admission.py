@@ -2,56 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
+from scheduler_drive import kinds, one, scheduler_of, sequences, step, submitted
 
-from fathom.config.engine import EngineConfig
-from fathom.engine import prefix
-from fathom.engine.request import BusyError, RequestError, SamplingParams
-from fathom.engine.scheduler import Scheduler
-from fathom.engine.sequence import Sequence
-
-
-def scheduler_of(
-    pages: int = 100, size: int = 4, budget: int = 64, **limits: int
-) -> Scheduler:
-    config = EngineConfig(page_size=size, prefill_tokens=budget, **limits)
-    return Scheduler(config, pages)
-
-
-def sequences(prompt: int, most: int = 0, *, n: int = 1, key: str = "", first: int = 0) -> list[Sequence]:
-    """`n` answers to a prompt of so many tokens, which are `first`, `first` + 1, ..."""
-    tokens, params = tuple(range(first, first + prompt)), SamplingParams(n=n)
-    return [Sequence(0, i, key, tokens, params, most or prompt + 20) for i in range(n)]
-
-
-def one(prompt: int, most: int = 0, *, key: str = "", first: int = 0) -> Sequence:
-    return sequences(prompt, most, key=key, first=first)[0]
-
-
-def submitted(scheduler: Scheduler, prompt: int, most: int = 0, *, first: int = 0, key: str = "") -> Sequence:
-    sequence = one(prompt, most, key=key, first=first)
-    scheduler.submit([sequence])
-    return sequence
-
-
-def step(scheduler: Scheduler) -> list[tuple[Sequence, int, int, str]]:
-    """One step in which every draft is rejected, and a token 7 follows where one can."""
-    works = scheduler.plan()
-    for sequence, start, count, kind in works:
-        last = start + (1 if kind == "decode" else count)
-        ends = last == sequence.length
-        scheduler.advance(sequence, last)
-        if ends:
-            sequence.output.append(7)
-            sequence.drafts.clear()
-    scheduler.check()
-    return [tuple(work) for work in works]  # type: ignore[misc]
-
-
-def kinds(works: list[tuple[Sequence, int, int, str]]) -> list[tuple[int, int, str]]:
-    return [(start, count, kind) for _, start, count, kind in works]
+from fathom.engine.request import BusyError, RequestError
 
 
 def test_no_more_run_than_may():
@@ -154,20 +108,6 @@ def test_a_prompt_that_fills_every_page_is_admitted():
     scheduler = scheduler_of(pages=2)
     submitted(scheduler, 8, 8)
     assert kinds(step(scheduler)) == [(0, 8, "prefill")]
-
-
-@pytest.fixture
-def hashed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Every block that was hashed."""
-    blocks: list[bytes] = []
-    real: Callable[[bytes, bytes], bytes] = prefix.block_key
-
-    def counting(parent: bytes, block: bytes) -> bytes:
-        blocks.append(block)
-        return real(parent, block)
-
-    monkeypatch.setattr(prefix, "block_key", counting)
-    return blocks
 
 
 def test_a_prompt_for_which_the_budget_is_spent_is_not_hashed(hashed: list[bytes]):

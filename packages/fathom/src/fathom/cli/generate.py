@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,12 +54,11 @@ def read_schema(given: str) -> str:
             reason = getattr(error, "strerror", None) or "not UTF-8"
             what = f"--json-schema {name} is neither JSON nor a file that can be read ({reason})"
             raise ConfigError(f"{what}. Fix: give a file, or a text such as '{{}}'") from None
-    try:
-        json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"--json-schema {name} is not JSON ({error}). Fix: correct it") from None
-    except RecursionError:
-        pass  # the engine measures depth, and says what is too deep
+    with suppress(RecursionError):  # the engine measures depth, and says what is too deep
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"--json-schema {name} is not JSON ({error}). Fix: correct it") from None
     return text
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fathom.config.model import AttentionConfig
 from fathom.engine.weights import Attention
+from fathom.ops.attention import causal_mask
 from fathom.ops.norm import wide
 from fathom.ops.products import WIDTH, fill
 from fathom.ops.rowwise import max_runs, sum_runs
@@ -138,8 +139,7 @@ def _tile(q_HSK: Tensor, k_AHKS: Tensor, v_AHSV: Tensor, scale: float) -> Tensor
     score_AHSS = torch.stack([torch.bmm(q_HSK, k_HKS) for k_HKS in k_AHKS])
     score_AHSS = wide(score_AHSS).mul_(scale)
     S = q_HSK.shape[1]
-    hidden_SS = torch.ones(S, S, dtype=torch.bool, device=q_HSK.device).triu(1)
-    score_AHSS[-1].masked_fill_(hidden_SS, -torch.inf)
+    score_AHSS[-1].masked_fill_(~causal_mask(S, S, device=q_HSK.device), -torch.inf)
     best_HS = score_AHSS.amax(dim=(0, 3), keepdim=True)
     weight_AHSS = score_AHSS.sub_(best_HS).exp_()
     total_AHS = weight_AHSS.sum(-1)

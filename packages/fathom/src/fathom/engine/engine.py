@@ -76,7 +76,7 @@ class Engine:
         check_speculation(config, model)
         draft = config.speculate != "off" and model.mtp.depth > 0
         for name, tensor in state.items():
-            kept = torch.float32 if name.endswith("router.bias") else backend.dtype
+            kept = torch.float32 if ".router." in name else backend.dtype  # V3 routes in fp32
             state[name] = tensor.to(backend.device, kept)
         pages = number_of_pages(config, model, backend, draft=draft)
         with torch.inference_mode():
@@ -181,8 +181,8 @@ class Engine:
         rows = [r for w, f in chosen for r in _rows(w, f)]
         logit_RV, likeliest = self.runner.logits(done, rows) if rows else (torch.empty(0), [])
         at, written = 0, 0
-        for work, _ in chosen:
-            count = work.count if work.kind == "decode" else 1
+        for work, first in chosen:
+            count = len(_rows(work, first))
             written += self._choose_one(work, logit_RV[at : at + count], likeliest[at : at + count])
             at += count
         for work in done.works:
@@ -249,7 +249,7 @@ class Engine:
 
         requests   a text stands for `Request(text=...)`
         told       is called with the number of requests finished so far
-        raises     RequestError for the first that can never be served, before any is computed further
+        raises     RequestError for the first that can never be served; those under way are cancelled
         """
         what = "the engine is streaming, and its thread makes every step"
         need(not self._streaming, what, fix="use stream, or close the engine first", error=EngineError)

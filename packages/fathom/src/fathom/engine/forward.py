@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +17,7 @@ from fathom.engine.attention import Chunk, Pairs, absorb, decode_attention, pref
 from fathom.engine.weights import Attention, Draft, Experts, Layer, Swiglu, Weights
 from fathom.model.router import choose, combine_weights
 from fathom.ops.norm import wide
+from fathom.ops.permute import sort_by_expert
 from fathom.ops.products import WIDTH, fill
 from fathom.ops.rope import Rotation, rotate
 from fathom.ops.rowwise import gated, rms_norm, sigmoid, weighted_sum
@@ -140,7 +140,8 @@ def _moe(config: ModelConfig, ffn: Experts, x_RD: Tensor) -> Tensor:
     score_RX = sigmoid(logit_RX) if moe.score == "sigmoid" else logit_RX.softmax(-1)
     expert_RX = choose(score_RX, ffn.bias_E, moe)
     weight_RX = combine_weights(score_RX, expert_RX, moe)
-    token_N, row_RX, active = _by_expert(expert_RX)
+    token_N, row_RX, count = sort_by_expert(expert_RX, moe.num_experts)
+    active = [(e, n) for e, n in enumerate(count.tolist()) if n]
     counts = [n for _, n in active]
     sent = x_RD.index_select(0, token_N).split_with_sizes(counts)
     gate_up = torch.cat([ffn.routed[e].gate_up(x) for (e, _), x in zip(active, sent, strict=True)])
@@ -148,19 +149,3 @@ def _moe(config: ModelConfig, ffn: Experts, x_RD: Tensor) -> Tensor:
     outer_ND = torch.cat([ffn.routed[e].down(h) for (e, _), h in zip(active, inner, strict=True)])
     y_RD = weighted_sum(outer_ND, row_RX, weight_RX)
     return y_RD if ffn.shared is None else y_RD + _swiglu(ffn.shared, x_RD)
-
-
-def _by_expert(expert_RX: Tensor) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
-    """Rows sorted by expert: the token of each, the rows of each token, and (expert, rows) of those chosen.
-
-    It goes through the host, which needs the counts anyway; numpy sorts the few rows of decoding sooner.
-    """
-    chosen = expert_RX.cpu().numpy()
-    R, K = chosen.shape
-    order = chosen.ravel().argsort(kind="stable")
-    row = np.empty_like(order)
-    row[order] = np.arange(R * K)
-    experts, counts = np.unique(chosen, return_counts=True)
-    device = expert_RX.device
-    token_N, row_RX = torch.from_numpy(order // K).to(device), torch.from_numpy(row.reshape(R, K)).to(device)
-    return token_N, row_RX, list(zip(experts.tolist(), counts.tolist(), strict=True))

@@ -94,7 +94,7 @@ class Runner:
 
     def _draft(self, works: list[Work], h_RD: Tensor, depth: int, answers: dict[Sequence, Answer]) -> None:
         """One pass of the module over what it had not seen, then one for each further draft."""
-        for j in range(1, depth + 1) if depth else (0,):
+        for j in range(1, max(depth, 1) + 1):
             next_ids = [t for w in works for t in w.sequence.tokens(w.start + 1, w.start + w.count + 1)]
             rows = lay_out(works, self.page_size, self.weights.turn)
             if j > 1:  # a page the trunk has not reached
@@ -102,7 +102,7 @@ class Runner:
             g_RD = mtp(self.weights, h_RD, self._ids(next_ids), rows, self.pool)
             ends = torch.tensor([w.count for w in works]).cumsum(0).sub(1).tolist()
             wanted = [(w, e) for w, e in zip(works, ends, strict=True) if self._may_draft(w, j, answers)]
-            if not wanted:
+            if not wanted or not depth:
                 return
             h_RD = g_RD.index_select(0, self._ids([e for _, e in wanted]))
             logit_RV = mtp_logits(self.weights, h_RD)
@@ -125,7 +125,7 @@ class Runner:
     def _may_draft(self, work: Work, j: int, answers: dict[Sequence, Answer]) -> bool:
         """Whether a j-th draft for this sequence is wanted and can still be followed by a token."""
         s = work.sequence
-        if j == 0 or not answers[s].may_draft or work.start + work.count != s.length + j - 2:
+        if not answers[s].may_draft or work.start + work.count != s.length + j - 2:
             return False
         return s.length + j < s.most
 
