@@ -15,7 +15,7 @@ from fathom.ops.experts import can_group, experts_grouped, experts_loop, run_exp
 from fathom.ops.loss import IGNORE, cross_entropy, plain_cross_entropy
 from fathom.ops.norm import RMSNorm
 from fathom.ops.permute import collect, sort_by_expert, spread
-from fathom.ops.rope import frequencies, rotate, rotation
+from fathom.ops.rope import frequencies, of_channels, rotate, rotate_rows, rotation
 
 V3_ROPE = RopeConfig(factor=40.0)
 
@@ -76,6 +76,13 @@ def test_channels_rotate_in_neighbouring_pairs():
     turn = rotation(torch.tensor([math.pi / 2, 0.0]), torch.tensor([1]))
     turned = rotate(torch.tensor([[1.0, 0.0, 1.0, 0.0]]), turn)
     torch.testing.assert_close(turned, torch.tensor([[0.0, 1.0, 1.0, 0.0]]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_rotate_to_the_same_bits(dtype):
+    turn = rotation(frequencies(RopeConfig(), 24), torch.arange(50))
+    x = rand(50, 24).to(dtype)
+    assert torch.equal(rotate_rows(x, of_channels(turn)), rotate(x, turn))
 
 
 @pytest.mark.parametrize("documents", [None, torch.tensor([[0, 0, 0, 1, 1, 2, -1]] * 2)])

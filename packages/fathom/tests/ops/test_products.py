@@ -17,7 +17,7 @@ from fathom.ops.products import (
     choose_products,
     row_exact,
 )
-from fathom.ops.rowwise import gated, max_runs, rms_norm, sigmoid, sum_runs
+from fathom.ops.rowwise import RowNorm, gated, max_runs, sigmoid, sum_runs
 
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 17, 23, 33, 64, 65, 129, 200)
 SHAPES = ((48, 32), (33, 20), (400, 48), (7, 5), (1024, 384), (1, 1), (96, 1000))
@@ -115,10 +115,10 @@ def test_elementwise_bits_do_not_depend_on_place_or_number(threads, generator):
 @pytest.mark.parametrize("width", [1, 5, 16, 24, 33])
 def test_rows_of_a_gate_and_of_a_norm_do_not_depend_on_their_number(width, generator):
     x = torch.randn(70, 2 * width, generator=generator)
-    weight = torch.randn(2 * width, generator=generator)
+    norm = RowNorm(torch.randn(2 * width, generator=generator), 1e-6)
     for rows in range(1, 70):
         assert torch.equal(gated(x[:rows].clone()), gated(x)[:rows])
-        assert torch.equal(rms_norm(x[-rows:].clone(), weight, 1e-6), rms_norm(x, weight, 1e-6)[-rows:])
+        assert torch.equal(norm(x[-rows:].clone()), norm(x)[-rows:])
 
 
 def test_gate_and_norm_are_the_models_own(generator):
@@ -126,7 +126,10 @@ def test_gate_and_norm_are_the_models_own(generator):
     gate, up = x.chunk(2, -1)
     torch.testing.assert_close(gated(x), F.silu(gate) * up, rtol=1e-6, atol=1e-6)
     weight = torch.rand(24, generator=generator)
-    torch.testing.assert_close(rms_norm(x, weight, 1e-6), F.rms_norm(x, (24,), weight, 1e-6))
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        y, w = x.to(dtype), weight.to(dtype)
+        torch.testing.assert_close(RowNorm(w, 1e-6)(y), F.rms_norm(y, (24,), w, 1e-6))
+    assert RowNorm(weight, 1e-6)(torch.zeros(1, 24)).eq(0).all()
     assert sigmoid(torch.tensor([-200.0, 200.0])).tolist() == [0.0, 1.0]
 
 

@@ -59,10 +59,12 @@ def release(z_RHC: Tensor, up_v_HCV: Tensor) -> Tensor:
 
 def _per_head(x_RHX: Tensor, weight_HXY: Tensor) -> Tensor:
     """Each head's own product, ROW_TILE rows at a time; both widths of the weight are filled up."""
-    R = x_RHX.shape[0]
-    missing = weight_HXY.shape[1] - x_RHX.shape[2]
-    filled_HRX = F.pad(x_RHX.transpose(0, 1), (0, missing, 0, -R % ROW_TILE))
-    tiles = [torch.bmm(t.contiguous(), weight_HXY) for t in filled_HRX.split(ROW_TILE, dim=1)]
+    (R, H, X), filled = x_RHX.shape, weight_HXY.shape[1]
+    tiles = []
+    for rows_rHX in x_RHX.split(ROW_TILE):
+        tile_HRX = rows_rHX.new_zeros(H, ROW_TILE, filled)
+        tile_HRX[:, : len(rows_rHX), :X] = rows_rHX.transpose(0, 1)
+        tiles.append(torch.bmm(tile_HRX, weight_HXY))
     y_HRY = tiles[0] if len(tiles) == 1 else torch.cat(tiles, dim=1)
     return y_HRY[:, :R].transpose(0, 1)
 
@@ -78,11 +80,13 @@ def decode_attention(q_RHE: Tensor, pool_GSE: Tensor, pairs: Pairs, scale: float
 
 def _decode(q_RHE: Tensor, pool_GSE: Tensor, pairs: Pairs, scale: float, C: int) -> Tensor:
     k_JSE = pool_GSE.index_select(0, pairs.page_J)
-    q_JHE = q_RHE.index_select(0, pairs.row_J)
+    several = len(pairs.row_J) > len(q_RHE)  # some row has more than one page
+    q_JHE = q_RHE.index_select(0, pairs.row_J) if several else q_RHE
     score_JHS = wide(torch.bmm(q_JHE, k_JSE.transpose(1, 2))).mul_(scale)
     score_JHS.masked_fill_(pairs.hidden_J1S, -torch.inf)
     best_RH = max_runs(score_JHS.amax(-1), pairs.start_R)
-    weight_JHS = score_JHS.sub_(best_RH.index_select(0, pairs.row_J)[..., None]).exp_()
+    best_JH = best_RH.index_select(0, pairs.row_J) if several else best_RH
+    weight_JHS = score_JHS.sub_(best_JH[..., None]).exp_()
     z_JHC = torch.bmm(weight_JHS.to(k_JSE.dtype), k_JSE[..., : C + -C % WIDTH])
     total_RH = sum_runs(weight_JHS.sum(-1), pairs.start_R)
     z_RHC = sum_runs(wide(z_JHC), pairs.start_R) / total_RH[..., None]

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from fathom.config.model import ModelConfig
 from fathom.engine.attention import Chunk, Pairs, absorb, decode_attention, prefill_attention, release
+from fathom.engine.dispatch import dispatch
 from fathom.engine.weights import Attention, Draft, Experts, Layer, Swiglu, Weights
 from fathom.model.router import choose, combine_weights
 from fathom.ops.norm import wide
-from fathom.ops.permute import sort_by_expert
 from fathom.ops.products import WIDTH, fill
-from fathom.ops.rope import Rotation, rotate
-from fathom.ops.rowwise import gated, rms_norm, sigmoid, weighted_sum
+from fathom.ops.rope import Rotation, rotate_rows
+from fathom.ops.rowwise import gated, sigmoid, weighted_sum
 
 
 class Rows(NamedTuple):
@@ -28,7 +28,7 @@ class Rows(NamedTuple):
 
     position_R: Tensor
     slot_R: Tensor  # page * page_size + place in it
-    turn: Rotation  # [R, 1, P]: alike for all heads
+    turn: Rotation  # [R, 1, P], of every channel, as `rotate_rows` takes it: alike for all heads
     decoded: int  # rows that take the absorbed form; they come first
     pairs: Pairs | None  # of the decoded rows
     chunks: list[Chunk]
@@ -68,27 +68,26 @@ def mtp(weights: Weights, h_RD: Tensor, next_R: Tensor, rows: Rows, pool: Pool) 
     `h_RD` is what `trunk` gave, or what this gave for the position before when it drafts a further token.
     """
     draft = _draft(weights)
-    eps = weights.config.norm_eps
-    token_RD = rms_norm(F.embedding(next_R, weights.embed_VD), draft.token_norm_D, eps)
-    joined = torch.cat((token_RD, rms_norm(h_RD, draft.hidden_norm_D, eps)), dim=-1)
+    token_RD = draft.token_norm(F.embedding(next_R, weights.embed_VD))
+    joined = torch.cat((token_RD, draft.hidden_norm(h_RD)), dim=-1)
     return _block(weights.config, draft.layer, draft.project(joined), rows, pool.data_LGSE[-1])
 
 
 def logits(weights: Weights, h_RD: Tensor) -> Tensor:
     """Of the next token. [R, D] -> fp32 [R, V]."""
-    return wide(weights.head(rms_norm(h_RD, weights.norm_D, weights.config.norm_eps)))
+    return wide(weights.head(weights.norm(h_RD)))
 
 
 def mtp_logits(weights: Weights, h_RD: Tensor) -> Tensor:
     """Of the token after the next (report eq 23). [R, D] -> fp32 [R, V]."""
-    return wide(weights.head(rms_norm(h_RD, _draft(weights).norm_D, weights.config.norm_eps)))
+    return wide(weights.head(_draft(weights).norm(h_RD)))
 
 
 def mtp_input(weights: Weights, h_RD: Tensor) -> Tensor:
     """The trunk's states as this network's MTP module was trained on them: before or after the final norm."""
     if weights.config.mtp.trunk == "pre_norm":
         return h_RD
-    return rms_norm(h_RD, weights.norm_D, weights.config.norm_eps)
+    return weights.norm(h_RD)
 
 
 def _draft(weights: Weights) -> Draft:
@@ -98,7 +97,7 @@ def _draft(weights: Weights) -> Draft:
 
 def _block(config: ModelConfig, layer: Layer, x_RD: Tensor, rows: Rows, pool_GSE: Tensor) -> Tensor:
     x_RD = x_RD + _attend(config, layer.attention, x_RD, rows, pool_GSE)
-    h_RD = rms_norm(x_RD, layer.norm_D, config.norm_eps)
+    h_RD = layer.norm(x_RD)
     if isinstance(layer.ffn, Experts):
         return x_RD + _moe(config, layer.ffn, h_RD)
     return x_RD + _swiglu(layer.ffn, h_RD)
@@ -107,14 +106,14 @@ def _block(config: ModelConfig, layer: Layer, x_RD: Tensor, rows: Rows, pool_GSE
 def _attend(config: ModelConfig, w: Attention, x_RD: Tensor, rows: Rows, pool_GSE: Tensor) -> Tensor:
     a, R = config.attention, len(x_RD)
     H, N, P, C = a.num_heads, a.nope_head, a.rope_head, a.kv_rank
-    down = w.down(rms_norm(x_RD, w.norm_D, config.norm_eps))
+    down = w.down(w.norm(x_RD))
     q, c_RC, k_RP = down.split_with_sizes((down.shape[1] - C - P, C, P), dim=-1)
     if w.q_up is not None and w.q_norm is not None:
-        q = w.q_up(rms_norm(q.contiguous(), w.q_norm, config.norm_eps))
+        q = w.q_up(w.q_norm(q))
     q_RHN, q_RHP = q.reshape(R, H, N + P).split_with_sizes((N, P), dim=-1)
-    turned = rotate(torch.cat((q_RHP, k_RP[:, None]), dim=1), rows.turn)  # queries and the one key together
+    turned = rotate_rows(torch.cat((q_RHP, k_RP[:, None]), dim=1), rows.turn)  # queries and the one key
     q_RHP = turned[:, :H]
-    entry_RE = torch.cat((rms_norm(c_RC.contiguous(), w.kv_norm_C, config.norm_eps), turned[:, H]), dim=-1)
+    entry_RE = torch.cat((w.kv_norm(c_RC), turned[:, H]), dim=-1)
     pool_GSE.flatten(0, 1).index_copy_(0, rows.slot_R, fill(entry_RE))
     parts = []
     if rows.pairs is not None:
@@ -134,18 +133,16 @@ def _swiglu(ffn: Swiglu, x_RD: Tensor) -> Tensor:
 
 
 def _moe(config: ModelConfig, ffn: Experts, x_RD: Tensor) -> Tensor:
-    """The routed experts, one after the other over the rows that chose each, and the shared one (eq 12)."""
+    """The experts, one after the other over the rows that go to each, and their sum (eq 12)."""
     moe = config.moe
     logit_RX = ffn.router(wide(x_RD))
     score_RX = sigmoid(logit_RX) if moe.score == "sigmoid" else logit_RX.softmax(-1)
     expert_RX = choose(score_RX, ffn.bias_E, moe)
     weight_RX = combine_weights(score_RX, expert_RX, moe)
-    token_N, row_RX, count = sort_by_expert(expert_RX, moe.num_experts)
-    active = [(e, n) for e, n in enumerate(count.tolist()) if n]
-    counts = [n for _, n in active]
-    sent = x_RD.index_select(0, token_N).split_with_sizes(counts)
-    gate_up = torch.cat([ffn.routed[e].gate_up(x) for (e, _), x in zip(active, sent, strict=True)])
-    inner = gated(gate_up).split_with_sizes(counts)
-    outer_ND = torch.cat([ffn.routed[e].down(h) for (e, _), h in zip(active, inner, strict=True)])
-    y_RD = weighted_sum(outer_ND, row_RX, weight_RX)
-    return y_RD if ffn.shared is None else y_RD + _swiglu(ffn.shared, x_RD)
+    sent = dispatch(expert_RX, moe.num_experts, len(ffn.each))
+    each = [ffn.each[e] for e in sent.count_of]
+    gate_up = [own.gate_up(x) for own, x in zip(each, sent.spread(x_RD), strict=True)]
+    inner = gated(torch.cat(gate_up)).split_with_sizes(sent.counts)
+    outer_ND = torch.cat([own.down(h) for own, h in zip(each, inner, strict=True)])
+    shared = sent.row_RK.shape[1] - moe.experts_per_token
+    return weighted_sum(outer_ND, sent.row_RK, F.pad(weight_RX, (0, shared), value=1.0))

@@ -14,7 +14,8 @@ from torch import Tensor
 from fathom.config.model import ModelConfig
 from fathom.ops.norm import wide
 from fathom.ops.products import WIDTH, Product, Products, fill
-from fathom.ops.rope import Rotation, frequencies, rotation
+from fathom.ops.rope import Rotation, frequencies, of_channels, rotation
+from fathom.ops.rowwise import RowNorm
 
 State = dict[str, Tensor]
 
@@ -23,11 +24,11 @@ State = dict[str, Tensor]
 class Attention:
     """MLA (report section 2.1.1); `down` makes query latent, kv latent and rotated key in one product."""
 
-    norm_D: Tensor
+    norm: RowNorm
     down: Product
-    q_norm: Tensor | None  # None = queries are not compressed, and `down` makes them
+    q_norm: RowNorm | None  # None = queries are not compressed, and `down` makes them
     q_up: Product | None
-    kv_norm_C: Tensor
+    kv_norm: RowNorm
     kv_up: Product  # every head's key and value: the expanded form
     up_k_HNC: Tensor  # the same weights where the absorbed form wants them, both widths filled up
     up_v_HCV: Tensor
@@ -48,8 +49,7 @@ class Experts:
 
     router: Product
     bias_E: Tensor
-    routed: list[Swiglu]
-    shared: Swiglu | None
+    each: list[Swiglu]  # the routed ones, then the shared ones, of one width
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Layer:
     """One block."""
 
     attention: Attention
-    norm_D: Tensor
+    norm: RowNorm
     ffn: Swiglu | Experts
 
 
@@ -65,11 +65,11 @@ class Layer:
 class Draft:
     """One MTP module (report section 2.2)."""
 
-    token_norm_D: Tensor
-    hidden_norm_D: Tensor
+    token_norm: RowNorm
+    hidden_norm: RowNorm
     project: Product
     layer: Layer
-    norm_D: Tensor
+    norm: RowNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,10 @@ class Weights:
     config: ModelConfig
     embed_VD: Tensor
     layers: list[Layer]
-    norm_D: Tensor
+    norm: RowNorm
     head: Product
     draft: Draft | None  # the first MTP module, which is used again for further tokens
-    turn: Rotation  # of every position: [S, P]
+    turn: Rotation  # of every position and channel: [S, P]
 
     @property
     def device(self) -> torch.device:
@@ -108,10 +108,10 @@ def pack_weights(config: ModelConfig, state: State, products: Products, *, draft
         config=config,
         embed_VD=embed_VD,
         layers=[packer.layer(f"layers.{i}.", i) for i in range(config.num_layers)],
-        norm_D=state.pop("norm.weight"),
+        norm=packer.norm("norm.weight"),
         head=packer.product("head.weight"),
         draft=packer.draft() if draft and config.mtp.depth else None,
-        turn=rotation(frequency_P, position_S, config.rope.table_factor),
+        turn=of_channels(rotation(frequency_P, position_S, config.rope.table_factor)),
     )
     state.clear()
     return weights
@@ -132,18 +132,21 @@ class _Packer:
         weights = [self.state.pop(name) for name in names]
         return self.products.pack(weights[0] if len(weights) == 1 else torch.cat(weights))
 
+    def norm(self, name: str) -> RowNorm:
+        return RowNorm(self.state.pop(name), self.config.norm_eps)
+
     def draft(self) -> Draft:
         return Draft(
-            token_norm_D=self.state.pop("mtp.0.token_norm.weight"),
-            hidden_norm_D=self.state.pop("mtp.0.hidden_norm.weight"),
+            token_norm=self.norm("mtp.0.token_norm.weight"),
+            hidden_norm=self.norm("mtp.0.hidden_norm.weight"),
             project=self.product("mtp.0.project.weight"),
             layer=self.layer("mtp.0.block.", self.config.num_layers),
-            norm_D=self.state.pop("mtp.0.norm.weight"),
+            norm=self.norm("mtp.0.norm.weight"),
         )
 
     def layer(self, at: str, index: int) -> Layer:
         ffn = self.experts(f"{at}ffn.") if self.config.is_moe(index) else self.swiglu(f"{at}ffn.")
-        return Layer(self.attention(at), self.state.pop(f"{at}ffn_norm.weight"), ffn)
+        return Layer(self.attention(at), self.norm(f"{at}ffn_norm.weight"), ffn)
 
     def attention(self, at: str) -> Attention:
         a, inner = self.config.attention, f"{at}attention."
@@ -151,11 +154,11 @@ class _Packer:
         kv_HXC = weight_XC.unflatten(0, (a.num_heads, a.nope_head + a.value_head))
         up_k_HNC, up_v_HVC = kv_HXC.split((a.nope_head, a.value_head), dim=1)
         return Attention(
-            norm_D=self.state.pop(f"{at}attn_norm.weight"),
+            norm=self.norm(f"{at}attn_norm.weight"),
             down=self.product(f"{inner}{'q_a' if a.q_rank else 'q'}.weight", f"{inner}kv_a.weight"),
-            q_norm=self.state.pop(f"{inner}q_norm.weight") if a.q_rank else None,
+            q_norm=self.norm(f"{inner}q_norm.weight") if a.q_rank else None,
             q_up=self.product(f"{inner}q_b.weight") if a.q_rank else None,
-            kv_norm_C=self.state.pop(f"{inner}kv_norm.weight"),
+            kv_norm=self.norm(f"{inner}kv_norm.weight"),
             up_k_HNC=_filled_copy(up_k_HNC),
             up_v_HCV=_filled_copy(up_v_HVC.transpose(1, 2)),
             kv_up=self.product(f"{inner}kv_b.weight"),
@@ -170,13 +173,15 @@ class _Packer:
     def experts(self, at: str) -> Experts:
         names = (f"{at}experts.{part}" for part in ("gate", "up", "down"))
         gate_EFD, up_EFD, down_EDF = (self.state.pop(name) for name in names)
+        networks = list(zip(gate_EFD, up_EFD, down_EDF, strict=True))
+        if self.config.moe.num_shared:  # one wide network is the sum of some of an expert's width
+            names = (f"{at}shared.{part}.weight" for part in ("gate", "up", "down"))
+            gate, up, down = (self.state.pop(name) for name in names)
+            F = self.config.moe.expert_size
+            networks += zip(gate.split(F), up.split(F), down.split(F, dim=1), strict=True)
         pack = self.products.pack
         return Experts(
             router=pack(wide(self.state.pop(f"{at}router.weight"))),
             bias_E=self.state.pop(f"{at}router.bias"),
-            routed=[
-                Swiglu(pack(torch.cat((gate, up))), pack(down))
-                for gate, up, down in zip(gate_EFD, up_EFD, down_EDF, strict=True)
-            ],
-            shared=self.swiglu(f"{at}shared.") if self.config.moe.num_shared else None,
+            each=[Swiglu(pack(torch.cat((gate, up))), pack(down)) for gate, up, down in networks],
         )

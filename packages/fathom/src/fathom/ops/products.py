@@ -66,8 +66,10 @@ class PackedProducts:
         """Lay the weight out in blocks."""
         packed = torch.ops.mkldnn._reorder_linear_weight(weight_YX.detach().contiguous(), PACKED_FOR)
 
+        multiply = torch.ops.mkldnn._linear_pointwise.default
+
         def product(x_NX: Tensor) -> Tensor:
-            y_NY: Tensor = torch.ops.mkldnn._linear_pointwise(x_NX.contiguous(), packed, None, "none", [], "")
+            y_NY: Tensor = multiply(x_NX.contiguous(), packed, None, "none", [], "")
             return y_NY
 
         return product
