@@ -14,6 +14,7 @@ from fathom.model.transformer import Transformer
 from fathom.ops import blocked_attention as blocked
 from fathom.ops.allocator import large_pages
 from fathom.ops.attention import causal_mask, plain_attention
+from fathom.ops.deferred import WeightGradients
 from fathom.ops.experts import Experts, experts_loop
 from fathom.ops.kernels import FastKernels, PlainKernels, choose_kernels
 from fathom.ops.linear import FastLinear, Linear
@@ -95,7 +96,7 @@ def test_a_slice_that_begins_at_an_odd_place_can_be_turned():
 
 def test_what_is_frozen_gets_no_gradient():
     x, head = rand(4, 6).requires_grad_(), torch.nn.Parameter(rand(9, 6))
-    experts = PaddedExperts(2, 6, 8).double()
+    experts = PaddedExperts(2, 6, 8, WeightGradients()).double()
     for i, p in enumerate((*experts.parameters(), head)):
         p.data, p.requires_grad = rand(*p.shape, seed=i), False
         p.grad = torch.zeros_like(p)
@@ -113,7 +114,7 @@ def experts_case(counts: list[int]) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("counts", [[5, 0, 3, 9], [0, 0, 0, 1], [32, 0, 64, 32], [17, 0, 0, 0]])
 def test_padded_experts_equal_the_loop(counts):
     count_E = torch.tensor(counts)
-    module = PaddedExperts(len(counts), 16, 24).double()
+    module = PaddedExperts(len(counts), 16, 24, WeightGradients()).double()
 
     def fast(x, gate, up, down, weight):
         return torch.func.functional_call(
@@ -152,7 +153,8 @@ def test_rows_that_fill_up_change_nothing(multiple):
 def test_gradients_are_added_where_they_stand(dtype):
     """With `weight.grad` there, the fast forms add to it, twice for two passes, and nothing else is made."""
     x, label = rand(7, 16, dtype=dtype), torch.arange(7)
-    linear, experts = FastLinear(16, 20).to(dtype), PaddedExperts(2, 16, 24).to(dtype)
+    now = WeightGradients()
+    linear, experts = FastLinear(16, 20, now).to(dtype), PaddedExperts(2, 16, 24, now).to(dtype)
     head = torch.nn.Parameter(rand(9, 16, dtype=dtype))
     linear.weight.data = rand(20, 16, dtype=dtype)
     for i, p in enumerate(experts.parameters()):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fathom.ops.attention import attention
 from fathom.ops.blocked_attention import blocked_attention
+from fathom.ops.deferred import WeightGradients
 from fathom.ops.experts import Experts
 from fathom.ops.linear import FastLinear, Linear
 from fathom.ops.norm import FastRMSNorm, RMSNorm
@@ -83,14 +84,15 @@ class FastKernels:
     def __init__(self, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         """`dtype` of the products and where they are made: only bf16 ones on a CPU gain by rows filled up."""
         self.row_multiple = ROW_MULTIPLE if dtype == torch.bfloat16 and device == "cpu" else 1
+        self.weight_gradients = WeightGradients()  # of the matrices; a pipeline may want them later
 
     def linear(self, width_in: int, width_out: int) -> nn.Module:
         """A `Linear` that adds its weight's gradient where it belongs."""
-        return FastLinear(width_in, width_out)
+        return FastLinear(width_in, width_out, self.weight_gradients)
 
     def experts(self, num_experts: int, width: int, inner: int) -> nn.Module:
         """`Experts` on padded rows."""
-        return PaddedExperts(num_experts, width, inner)
+        return PaddedExperts(num_experts, width, inner, self.weight_gradients)
 
     def norm(self, size: int, eps: float) -> RMSNorm:
         """An `RMSNorm` of few passes over memory."""

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fathom.ops.deferred import WeightGradients, add_gradient
+
 
 class Linear(nn.Module):
     """y = x W^T with W [width_out, width_in]."""
@@ -31,31 +33,39 @@ class FastLinear(Linear):
     """The same; the gradient of the weight is added to `weight.grad` if that is there and of the same dtype.
 
     It saves a tensor of the weight's size and two passes over it. `weight.grad` is there when the optimizer
-    holds the gradients of all parameters as views of one buffer.
+    holds the gradients of all parameters as views of one buffer. It waits if `weight_gradients` say so.
     """
+
+    def __init__(self, width_in: int, width_out: int, weight_gradients: WeightGradients) -> None:
+        super().__init__(width_in, width_out)
+        self._weight_gradients = weight_gradients
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width_in] -> [..., width_out], in the dtype of `x`."""
-        y: Tensor = _Linear.apply(x, self.weight)
+        y: Tensor = _Linear.apply(x, self.weight, self._weight_gradients)
         return y
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_YX: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight_YX: Tensor, weight_gradients: WeightGradients) -> Tensor:
         ctx.save_for_backward(x)
         ctx.weight_YX = weight_YX  # as it is, because its gradient is added to in place
+        ctx.weight_gradients = weight_gradients
         return F.linear(x, weight_YX.to(x.dtype))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (x,) = ctx.saved_tensors
-        dy_NY = grad[0].flatten(0, -2)
-        wants_x, wants_weight = ctx.needs_input_grad
+        dy_NY, x_NX = grad[0].flatten(0, -2), x.flatten(0, -2)
+        wants_x, wants_weight, _ = ctx.needs_input_grad
         weight_YX = ctx.weight_YX
         dx = (dy_NY @ weight_YX.to(dy_NY.dtype)).view_as(x) if wants_x else None
-        return dx, add_product(weight_YX, dy_NY, x.flatten(0, -2)) if wants_weight else None
+        if wants_weight and ctx.weight_gradients.wait:
+            ctx.weight_gradients.put(lambda: add_gradient(weight_YX, add_product(weight_YX, dy_NY, x_NX)))
+            wants_weight = False
+        return dx, add_product(weight_YX, dy_NY, x_NX) if wants_weight else None, None
 
 
 def add_product(weight_YX: Tensor, dy_NY: Tensor, x_NX: Tensor) -> Tensor | None:

@@ -17,17 +17,26 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fathom.ops.deferred import WeightGradients, add_gradient
 from fathom.ops.experts import Experts
 
 
 class PaddedExperts(Experts):
-    """`Experts` for rows in multiples of `row_multiple`; on a GPU the grouped form."""
+    """`Experts` for rows in multiples of `row_multiple`; on a GPU the grouped form.
+
+    Gradients of the weights wait if `weight_gradients` say so (not those of the grouped form).
+    """
+
+    def __init__(self, num_experts: int, width: int, inner: int, weight_gradients: WeightGradients) -> None:
+        super().__init__(num_experts, width, inner)
+        self._weight_gradients = weight_gradients
 
     def forward(self, x_RD: Tensor, count_E: Tensor, weight_R: Tensor) -> Tensor:
         """Rows sorted by expert, `count_E` of each, times `weight_R`: [R, D] -> [R, D]."""
         if x_RD.is_cuda:
             return super().forward(x_RD, count_E, weight_R)
-        y: Tensor = _Experts.apply(x_RD, self.gate, self.up, self.down, count_E, weight_R.to(x_RD.dtype))
+        weights, wait = (self.gate, self.up, self.down), self._weight_gradients
+        y: Tensor = _Experts.apply(x_RD, *weights, count_E, weight_R.to(x_RD.dtype), wait)
         return y
 
 
@@ -36,7 +45,14 @@ class _Experts(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_RD: Tensor, gate: Tensor, up: Tensor, down: Tensor, count_E: Tensor, weight_R: Tensor
+        ctx: Any,
+        x_RD: Tensor,
+        gate: Tensor,
+        up: Tensor,
+        down: Tensor,
+        count_E: Tensor,
+        weight_R: Tensor,
+        weight_gradients: WeightGradients,
     ) -> Tensor:
         counts = count_E.tolist()
         gate_EFD, up_EFD, down_EDF = (w.to(x_RD.dtype) for w in (gate, up, down))
@@ -49,7 +65,7 @@ class _Experts(torch.autograd.Function):
         for h_rF, down_DF, y_rD in _each(counts, h_RF, down_EDF, y_RD):
             torch.mm(h_rF, down_DF.T, out=y_rD)
         ctx.save_for_backward(x_RD, weight_R, g_RF, u_RF)
-        ctx.counts, ctx.weights = counts, (gate, up, down)
+        ctx.counts, ctx.weights, ctx.weight_gradients = counts, (gate, up, down), weight_gradients
         return y_RD
 
     @staticmethod
@@ -58,8 +74,6 @@ class _Experts(torch.autograd.Function):
         x_RD, weight_R, g_RF, u_RF = ctx.saved_tensors
         dy_RD, counts = grad[0].contiguous(), ctx.counts
         gate_EFD, up_EFD, down_EDF = (w.to(x_RD.dtype) for w in ctx.weights)
-        wanted = ctx.needs_input_grad[1:4]
-        into = [_place(w, x_RD.dtype, want) for w, want in zip(ctx.weights, wanted, strict=True)]
         s_RF = F.silu(g_RF)
         h_RF = s_RF * u_RF
         dh_RF, dx_RD = torch.empty_like(h_RF), torch.empty_like(x_RD)
@@ -68,25 +82,34 @@ class _Experts(torch.autograd.Function):
         dweight_R = torch.linalg.vecdot(dh_RF, h_RF)
         h_RF.mul_(weight_R[:, None])
         dh_RF.mul_(weight_R[:, None])
-        for dy_rD, h_rF, into_DF in _each(counts, dy_RD, h_RF, into[2]):
-            into_DF.addmm_(dy_rD.T, h_rF)
         du_RF = s_RF.mul_(dh_RF)
         dg_RF = torch.ops.aten.silu_backward(dh_RF.mul_(u_RF), g_RF)
-        for dg_rF, gate_FD, x_rD, dx_rD, into_FD in _each(counts, dg_RF, gate_EFD, x_RD, dx_RD, into[0]):
+        for dg_rF, du_rF, gate_FD, up_FD, dx_rD in _each(counts, dg_RF, du_RF, gate_EFD, up_EFD, dx_RD):
             torch.mm(dg_rF, gate_FD, out=dx_rD)
-            into_FD.addmm_(dg_rF.T, x_rD)
-        for du_rF, up_FD, x_rD, dx_rD, into_FD in _each(counts, du_RF, up_EFD, x_RD, dx_RD, into[1]):
             dx_rD.addmm_(du_rF, up_FD)
-            into_FD.addmm_(du_rF.T, x_rD)
-        own = zip(ctx.weights, into, wanted, strict=True)
-        made = (whole if want and whole is not w.grad else None for w, whole, want in own)
-        return dx_RD, *made, None, dweight_R
+        rows = ((dg_RF, x_RD), (du_RF, x_RD), (dy_RD, h_RF))
+        wanted = list(zip(ctx.weights, rows, ctx.needs_input_grad[1:4], strict=True))
+        if ctx.weight_gradients.wait:
+            left = [(weight, pair) for weight, pair, want in wanted if want]
+            ctx.weight_gradients.put(lambda: _add_each(left, counts))
+            return dx_RD, None, None, None, None, dweight_R, None
+        made = (_outer(weight, *pair, counts) if want else None for weight, pair, want in wanted)
+        return dx_RD, *made, None, dweight_R, None
 
 
-def _place(weight: Tensor, dtype: torch.dtype, wanted: bool) -> Tensor:
-    """Where the gradient of a stacked weight is added up: `weight.grad` if that fits, else a new tensor."""
-    ready = wanted and weight.grad is not None and weight.grad.dtype == dtype
-    return weight.grad if ready and weight.grad is not None else torch.zeros_like(weight, dtype=dtype)
+def _outer(weight_EYX: Tensor, dy_RY: Tensor, x_RX: Tensor, counts: list[int]) -> Tensor | None:
+    """Add each expert's dy^T x to `weight.grad` and return None, if that is there in this dtype; else it."""
+    ready = weight_EYX.grad is not None and weight_EYX.grad.dtype == x_RX.dtype
+    into_EYX = weight_EYX.grad if ready else torch.zeros_like(weight_EYX, dtype=x_RX.dtype)
+    assert into_EYX is not None
+    for dy_rY, x_rX, into_YX in _each(counts, dy_RY, x_RX, into_EYX):
+        into_YX.addmm_(dy_rY.T, x_rX)
+    return None if ready else into_EYX
+
+
+def _add_each(left: list[tuple[Tensor, tuple[Tensor, Tensor]]], counts: list[int]) -> None:
+    for weight, (dy_RY, x_RX) in left:
+        add_gradient(weight, _outer(weight, dy_RY, x_RX, counts))
 
 
 def _each(counts: list[int], *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -1,0 +1,55 @@
+"""Gradients of weights that can wait: a backward pass leaves them, a pipeline's idle time makes them.
+
+Splitting a backward pass by autograd's own means runs custom functions twice. Here the functions themselves
+hand over what is left to do, and nothing runs twice (zero-bubble schedules, arXiv 2401.10241; report 3.2.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+Left = list[Callable[[], None]]  # each adds one weight's gradient
+
+
+class WeightGradients:
+    """Where backward passes hand over weight gradients; made at once unless somebody wants them later."""
+
+    def __init__(self) -> None:
+        self._left: Left | None = None
+
+    @property
+    def wait(self) -> bool:
+        """Whether somebody wants them later."""
+        return self._left is not None
+
+    def put(self, add: Callable[[], None]) -> None:
+        """Hand over; only while `wait`."""
+        assert self._left is not None, "nobody wants this weight's gradient later"
+        self._left.append(add)
+
+    @contextmanager
+    def later(self, left: Left) -> Iterator[None]:
+        """Append what backward passes in here hand over to `left`."""
+        before, self._left = self._left, left
+        try:
+            yield
+        finally:
+            self._left = before
+
+
+def finish(left: Left) -> None:
+    """Make what was left, in order."""
+    with torch.no_grad():
+        for add in left:
+            add()
+    left.clear()
+
+
+def add_gradient(weight: Tensor, made: Tensor | None) -> None:
+    """What autograd does with a gradient that a function returns."""
+    if made is not None:
+        weight.grad = made if weight.grad is None else weight.grad + made
