@@ -81,7 +81,10 @@ def test_a_file_may_be_named_like_a_packaged_recipe(write: Any, monkeypatch: pyt
         ("[train]\nlr = \n", r"mine\.toml is not TOML: .*line 2.*Fix: "),
         ("[train]\nlr = 1e-3\nlr = 1e-4\n", r"mine\.toml is not TOML: .*line 3.*Fix: "),
         ("[train]\nlrr = 1\n", r"unknown setting train\.lrr in .*mine\.toml\. Fix: did you mean train\.lr\?"),
-        ("[trian]\nlr = 1\n", r"unknown setting trian in .*\. Fix: .*the tables are model, data, train$"),
+        (
+            "[trian]\nlr = 1\n",
+            r"unknown setting trian in .*\. Fix: .*the tables are model, data, train, parallel$",
+        ),
         ("lr = 1\n", r"unknown setting lr in .*\. Fix: did you mean train\.lr\?"),
         (
             "[train.optim]\nbeta3 = 1\n",
@@ -198,7 +201,7 @@ def test_text_on_the_command_line_is_taken_as_it_stands(text: str) -> None:
         ("moe.num_experts=3", r"did you mean model\.moe\.num_experts\?"),
         ("model.moe.experts=3", r"\[model\.moe\] holds num_experts, num_shared, experts_per_token, "),
         ("train.lr.max=3", r"unknown setting train\.lr\.max .* \[train\] holds steps, "),
-        ("zzz=1", r"unknown setting zzz .* Fix: use what there is; the tables are model, data, train$"),
+        ("zzz=1", r"unknown setting zzz .* Fix: use what .*; the tables are model, data, train, parallel$"),
         ("train=3", r"train on the command line is a table of settings\. Fix: .*train\.steps="),
         ("train.steps=many", r"train\.steps='many' is not a whole number\. Fix: "),
         ("train.steps=2.5", r"train\.steps=2\.5 is not a whole number\. Fix: "),

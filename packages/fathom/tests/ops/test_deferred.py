@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fathom.config.model import ModelConfig, MoEConfig, MTPConfig
+from fathom.config.model import AttentionConfig, ModelConfig, MoEConfig, MTPConfig
 from fathom.data.batch import Batch
 from fathom.model.transformer import Transformer
 from fathom.ops.deferred import Left, WeightGradients, finish
@@ -61,6 +61,7 @@ def test_a_whole_model_has_the_same_gradients(generator):
     config = ModelConfig(
         vocab_size=64, hidden_size=32, num_layers=2, dense_layers=1, dense_size=48,
         moe=MoEConfig(num_experts=4, num_groups=2, groups_per_token=1, experts_per_token=2, expert_size=16),
+        attention=AttentionConfig(num_heads=2, q_rank=12, kv_rank=8, nope_head=8, rope_head=4, value_head=8),
         mtp=MTPConfig(depth=1),
     )  # fmt: skip
     token_BT1 = torch.randint(64, (2, 9), generator=generator)

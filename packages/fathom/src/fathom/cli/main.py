@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from fathom import __version__
-from fathom.cli import config, data
+from fathom.cli import config, data, plan
 from fathom.cli.chat import chat
 from fathom.cli.demo import demo
 from fathom.cli.doctor import doctor
@@ -33,7 +33,7 @@ TRY_AGAIN = 75       # EX_TEMPFAIL of sysexits.h
 INTERRUPTED = 130   # 128 + SIGINT, as a shell reports it
 SECTIONS = {        # of the help text, in the order in which a person meets them
     "Start here": ("demo", "doctor"),
-    "Plan": ("config", "params"),
+    "Plan": ("config", "params", "plan"),
     "Train": ("data", "train", "sft", "report"),
     "Exchange": ("import", "export"),
     "Talk": ("generate", "chat"),
@@ -87,7 +87,9 @@ def fathom(
     """
 
 
-GROUPS = {"config": config.app, "data": data.app, "import": import_app, "export": export_app}
+GROUPS = {
+    "config": config.app, "plan": plan.app, "data": data.app, "import": import_app, "export": export_app,
+}  # fmt: skip
 for command in (chat, demo, doctor, generate, params, report, sft, train):
     app.command()(command)
 for name, group in GROUPS.items():

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fathom.cli.dry_run import DryRun, Json, dry_run
+from fathom.cli.ranks import started_ranks, train_as_rank
 from fathom.config.errors import need
 from fathom.ops.allocator import keep_memory
 
@@ -47,6 +48,11 @@ def train(
 
     Ctrl-C saves and exits with 130, SIGTERM with 75; --resume auto goes on,
     on a CPU bit for bit.
+
+    
+    Many processes share a run under torchrun (settings: parallel.*):
+      torchrun --standalone --nproc-per-node 4 -m fathom train tiny \
+        parallel.pp=2 parallel.ep=2 parallel.schedule=dualpipe --out runs/four
     """
     from fathom.config.load import load_recipe
 
@@ -58,6 +64,15 @@ def train(
         dry_run(asked.model, asked.train, out, title=f"fathom train {recipe}", as_json=as_json)
         return
     keep_memory()
-    from fathom.train.start import start
+    ranks = started_ranks()
+    if ranks is None:
+        need(
+            loaded.recipe.parallel.world == 1,
+            f"this recipe is for {loaded.recipe.parallel.world} ranks, and one process was started",
+            fix=f"torchrun --standalone --nproc-per-node {loaded.recipe.parallel.world} -m fathom train ...",
+        )
+        from fathom.train.start import start
 
-    start(loaded.recipe, out, resume=going_on, quiet=quiet, origin=loaded.origin).train()
+        start(loaded.recipe, out, resume=going_on, quiet=quiet, origin=loaded.origin).train()
+        return
+    train_as_rank(ranks, loaded, out, resume=going_on, quiet=quiet)

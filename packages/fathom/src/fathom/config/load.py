@@ -1,4 +1,5 @@
-"""Recipes: TOML files of three tables, [model], [data] and [train], on top of a preset, below overrides.
+"""Recipes: TOML files of four tables, [model], [data], [train] and [parallel], on top of a preset, below
+overrides.
 
 Each setting comes from the last of these that names it: the default in the source, the preset, the recipe,
 the command line. A budget (train.steps, train.tokens or train.minutes) replaces the one below it.
@@ -19,7 +20,7 @@ from fathom.config.presets import preset_values
 from fathom.config.recipe import Recipe
 from fathom.config.schema import Schema
 
-RECIPES = ("demo", "own-text", "sft", "small", "tiny", "v3")  # config/recipes/*.toml
+RECIPES = ("demo", "own-text", "sft", "small", "tiny", "v3", "v3-2048xh800")  # config/recipes/*.toml
 PRESET = "model.preset"  # names a preset; not a setting itself, since a stored recipe holds the shape in full
 BUDGETS = ("train.steps", "train.tokens", "train.minutes")
 

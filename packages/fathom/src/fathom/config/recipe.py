@@ -1,4 +1,4 @@
-"""A recipe: the three sections of one run, and the rules that hold between them."""
+"""A recipe: the four sections of one run, and the rules that hold between them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fathom.config.data import DataConfig
 from fathom.config.errors import need
 from fathom.config.model import ModelConfig
+from fathom.config.parallel import ParallelConfig, check_parallel
 from fathom.config.setting import check, setting
 from fathom.config.train import TrainConfig
 
@@ -18,6 +19,7 @@ class Recipe:
     model: ModelConfig = setting(ModelConfig, "the network")
     data: DataConfig = setting(DataConfig, "the corpus")
     train: TrainConfig = setting(TrainConfig, "the run")
+    parallel: ParallelConfig = setting(ParallelConfig, "the ranks that share it")
 
     def __post_init__(self) -> None:
         check(self, "")
@@ -32,3 +34,4 @@ class Recipe:
             f"data.vocab_size={self.data.vocab_size} is above model.vocab_size={self.model.vocab_size}",
             fix=f"set model.vocab_size to {self.data.vocab_size} or more",
         )
+        check_parallel(self.parallel, self.model, self.train)

@@ -22,7 +22,7 @@ class Routing(NamedTuple):
 
     weight_NK: Tensor  # fp32, what each chosen expert's output is multiplied by
     expert_NK: Tensor  # int64, distinct in a row
-    count_E: Tensor  # int64, real tokens that chose each expert
+    count_E: Tensor  # int64, real tokens of this rank that chose each expert, wherever it lives
     sequence_loss: Tensor  # sum_i f_i P_i (eq 17 before alpha), 1 when balanced; 0 when no gradient is taken
 
 
@@ -57,10 +57,10 @@ def combine_weights(score_NE: Tensor, expert_NK: Tensor, moe: MoEConfig) -> Tens
 
 
 def sequence_balance(score_BTE: Tensor, moe: MoEConfig, real_BT: Tensor) -> Tensor:
-    """sum_i f_i P_i of each row, averaged over rows (eq 17-20); 1 when balanced. Padding does not count.
+    """sum_i f_i P_i of each row, averaged over rows (eq 17-20); 1 when balanced, 0 where there is no row.
 
     f_i is the share of the row's tokens whose K largest unbiased affinities include expert i, times E/K, and
-    has no gradient; P_i is the mean share of affinity, normalised over all experts.
+    has no gradient; P_i is the mean share of affinity, normalised over all experts. Padding does not count.
     """
     real_BT1 = real_BT[..., None].to(score_BTE.dtype)
     length_B1 = real_BT1.sum(1).clamp(min=1.0)
@@ -69,7 +69,8 @@ def sequence_balance(score_BTE: Tensor, moe: MoEConfig, real_BT: Tensor) -> Tens
     f_BE = (chosen_BTE * real_BT1).sum(1) * (moe.num_experts / moe.experts_per_token) / length_B1  # eq 18
     share_BTE = score_BTE / (score_BTE.sum(-1, keepdim=True) + TINY)              # eq 19
     P_BE = (share_BTE * real_BT1).sum(1) / length_B1                              # eq 20
-    return (f_BE.detach() * P_BE).sum(-1).mean()                                  # eq 17
+    loss_B = (f_BE.detach() * P_BE).sum(-1)                                       # eq 17
+    return loss_B.mean() if len(loss_B) else loss_B.sum()  # a rank may have no row
 
 
 class Router(nn.Module):

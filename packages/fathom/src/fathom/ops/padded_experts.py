@@ -36,7 +36,7 @@ class PaddedExperts(Experts):
         if x_RD.is_cuda:
             return super().forward(x_RD, count_E, weight_R)
         weights, wait = (self.gate, self.up, self.down), self._weight_gradients
-        y: Tensor = _Experts.apply(x_RD, *weights, count_E, weight_R.to(x_RD.dtype), wait)
+        y: Tensor = _Experts.apply(x_RD, *weights, weight_R.to(x_RD.dtype), (count_E, wait))
         return y
 
 
@@ -50,10 +50,10 @@ class _Experts(torch.autograd.Function):
         gate: Tensor,
         up: Tensor,
         down: Tensor,
-        count_E: Tensor,
         weight_R: Tensor,
-        weight_gradients: WeightGradients,
+        how: tuple[Tensor, WeightGradients],
     ) -> Tensor:
+        count_E, weight_gradients = how
         counts = count_E.tolist()
         gate_EFD, up_EFD, down_EDF = (w.to(x_RD.dtype) for w in (gate, up, down))
         g_RF = x_RD.new_empty(len(x_RD), gate.shape[1])
@@ -92,9 +92,9 @@ class _Experts(torch.autograd.Function):
         if ctx.weight_gradients.wait:
             left = [(weight, pair) for weight, pair, want in wanted if want]
             ctx.weight_gradients.put(lambda: _add_each(left, counts))
-            return dx_RD, None, None, None, None, dweight_R, None
+            return dx_RD, None, None, None, dweight_R, None
         made = (_outer(weight, *pair, counts) if want else None for weight, pair, want in wanted)
-        return dx_RD, *made, None, dweight_R, None
+        return dx_RD, *made, dweight_R, None
 
 
 def _outer(weight_EYX: Tensor, dy_RY: Tensor, x_RX: Tensor, counts: list[int]) -> Tensor | None:

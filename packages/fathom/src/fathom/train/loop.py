@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -107,9 +107,13 @@ class Trainer:
 
         Raises Stopped (130 or 75) after a signal, with the run saved; Diverged (3) if too many steps fail.
         """
-        with only_run_in(self.run.folder):
+        with self._folder():
             self._train()
         return self.at
+
+    def _folder(self) -> AbstractContextManager[None]:
+        """Keeps other processes out."""
+        return only_run_in(self.run.folder)
 
     def _train(self) -> None:
         begun = self.at.step
@@ -140,11 +144,16 @@ class Trainer:
 
     def _heed(self, stop: StopSignals, journal: Journal) -> None:
         """Save and raise Stopped if a signal has come."""
-        if stop.exit_code is not None:
+        code = self._signalled(stop)
+        if code is not None:
             folder = self._save(journal)
-            journal.event(self.at.step, "stopped", f"by a signal, exit status {stop.exit_code}")
+            journal.event(self.at.step, "stopped", f"by a signal, exit status {code}")
             goes_on = "the same command goes on (train and sft: with --resume auto)"
-            raise Stopped(f"stopped at step {self.at.step}, saved {folder}; {goes_on}", stop.exit_code)
+            raise Stopped(f"stopped at step {self.at.step}, saved {folder}; {goes_on}", code)
+
+    def _signalled(self, stop: StopSignals) -> int | None:
+        """The exit status that a signal asks for."""
+        return stop.exit_code
 
     def step(self) -> dict[str, float]:
         """One optimizer step, or a batch left out because the watch says so; its metrics."""
@@ -152,12 +161,12 @@ class Trainer:
         progress = self.budget.progress(self.at)
         lr = learning_rate(self.config, self.at.step, progress)
         losses = self._gradients(progress)
-        norm = self.optimizer.clip()
+        norm = self.optimizer.clip(self._norm())
         if self.watch.judge(losses.main, norm) is None:
             self._update(losses, lr, progress)
         else:
             self.optimizer.skip()
-        seconds = time.perf_counter() - start
+        seconds = self._agreed(time.perf_counter() - start)
         self._saved = None
         self.at.step += 1
         self.at.tokens += losses.tokens
@@ -173,6 +182,14 @@ class Trainer:
         if losses.count_LE.numel():
             speed = bias_speed(balance, schedule, progress)
             update_biases(self.model, losses.count_LE, speed, balance.bias_rule)
+
+    def _norm(self) -> Tensor | None:
+        """Of all gradients, if others hold some of them."""
+        return None
+
+    def _agreed(self, seconds: float) -> float:
+        """How long the step took."""
+        return seconds
 
     def _gradients(self, progress: float) -> Losses:
         """Forward and backward over the next batch."""
@@ -264,10 +281,17 @@ class Trainer:
         due = self.budget.progress(self.at) >= 1.0 or (every and step % every == 0)
         if self.run.held_out is None or not step or not due or journal.evaluated == step:
             return
-        bits = self.run.held_out(self.model)
+        model = self._whole_model()
+        if model is None:
+            return
+        bits = self.run.held_out(model)
         live.say(f"step {step}: {bits:.3f} bits per byte on held-out text")
-        journal.evaluation(step, bits, self.run.samples(self.model) if self.run.samples is not None else [])
+        journal.evaluation(step, bits, self.run.samples(model) if self.run.samples is not None else [])
         self.run.last = self.run.last | {BITS_PER_BYTE: bits}
+
+    def _whole_model(self) -> Transformer | None:
+        """What is to be measured here."""
+        return self.model
 
     def _save(self, journal: Journal) -> Path:
         """`save`, with the record of all steps before it on the disk."""
@@ -283,10 +307,16 @@ class Trainer:
         if self._saved is not None:
             return self._saved
         moments, steps = self.optimizer.state()
+        self._saved = self._write(self.optimizer.weights(), moments, self.optimizer.averages(), steps)
+        return self._saved
+
+    def _write(
+        self, state: dict[str, Tensor], moments: dict[str, Tensor], ema: dict[str, Tensor] | None, steps: int
+    ) -> Path:
         folder = save_checkpoint(
             self.run.folder,
             self.at.step,
-            state=self.optimizer.weights(),
+            state=state,
             config=self.model.config,
             tokenizer=self.run.tokenizer,
             training=TrainingState(
@@ -296,7 +326,7 @@ class Trainer:
                 loader=self.data.state_dict(),
                 recipe=self.run.recipe,
                 optimizer=moments,
-                ema=self.optimizer.averages(),
+                ema=ema,
                 extra={
                     "optimizer_steps": steps,
                     "watch": self.watch.state_dict(),
@@ -307,7 +337,6 @@ class Trainer:
         )
         self._damaged.discard(folder)
         prune(self.run.folder, self.config.save.keep, written=folder, damaged=self._damaged)
-        self._saved = folder
         return folder
 
     def resume(self, saved: Saved) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from fathom.config.errors import DataError, need
 from fathom.config.train import OptimConfig
-from fathom.model.transformer import Transformer
 from fathom.train.buffers import Buffers
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -23,7 +22,7 @@ class Optimizer:
     become views of the optimizer's buffers; with bf16 products its matrices are bf16 copies of fp32 masters.
     """
 
-    def __init__(self, model: Transformer, config: OptimConfig, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: nn.Module, config: OptimConfig, dtype: torch.dtype = torch.float32) -> None:
         self.config, self.model = config, model
         self.buffers = b = Buffers(model, dtype)
         self._flat = [nn.Parameter(part) for part in (b.master[: b.vectors], b.master[b.vectors :])]
@@ -41,12 +40,16 @@ class Optimizer:
         """To be called after every backward pass of a micro-batch."""
         self.buffers.accumulate()
 
-    def clip(self) -> float:
-        """Let the next `step` scale the gradients to a norm of at most `config.clip`; the norm before."""
-        norm = torch.nn.utils.get_total_norm(self.buffers.grad.split(NORM_CHUNK))
+    def clip(self, norm: Tensor | None = None) -> float:
+        """Let the next `step` scale the gradients to a norm of at most `config.clip`; the norm before.
+
+        norm   of all gradients of the network, where other ranks hold some of them
+        """
+        if norm is None:
+            norm = torch.nn.utils.get_total_norm(self.buffers.grad.split(NORM_CHUNK))
         most = self.config.clip or float("inf")
         # what torch's gradient scaler sets: the fused kernel divides by it while it reads the gradients
-        self.adamw.grad_scale = (norm / most).clamp(min=1.0)  # type: ignore[attr-defined]
+        self.adamw.grad_scale = (norm / most).clamp(min=1.0).float()  # type: ignore[attr-defined]
         return norm.item()
 
     def skip(self) -> None:

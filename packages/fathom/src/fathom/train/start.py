@@ -132,6 +132,26 @@ def start(
         check_same_model(saved.config, recipe.model, out)
     machine = survey(recipe.train.device, saved_precision(recipe.train.precision, saved))
     corpus = prepare_corpus(recipe, out)
+    loader, run = open_run(recipe, out, corpus, machine, title=title, quiet=quiet, origin=origin or {})
+    kernels = choose_kernels(recipe.train.ops, machine.dtype, machine.device.type)
+    model = Transformer(recipe.model, kernels=kernels, seed=recipe.train.seed if saved is None else None)
+    trainer = Trainer(model, recipe.train, loader, machine, run)
+    if saved is not None:
+        trainer.resume(saved)
+    return trainer
+
+
+def open_run(
+    recipe: Recipe,
+    out: Path,
+    corpus: Path,
+    machine: Machine,
+    *,
+    title: str,
+    quiet: bool,
+    origin: Mapping[str, str],
+) -> tuple[Loader, Run]:
+    """The corpus's rows in the order of training, and what the run writes and reports."""
     tokenizer = Tokenizer.load(corpus)
     check_tokenizer(tokenizer.size, recipe.model)
     loader = Loader(
@@ -149,17 +169,12 @@ def start(
         tokenizer=corpus,
         title=title,
         quiet=quiet,
-        origin=origin or {},
+        origin=origin,
         held_out=held_out_measure(corpus, recipe, tokenizer, machine),
         samples=held_out_samples(corpus, tokenizer, recipe.train.log.samples, recipe.model.max_positions),
         notes={"precision": machine.precision},
     )
-    kernels = choose_kernels(recipe.train.ops, machine.dtype, machine.device.type)
-    model = Transformer(recipe.model, kernels=kernels, seed=recipe.train.seed if saved is None else None)
-    trainer = Trainer(model, recipe.train, loader, machine, run)
-    if saved is not None:
-        trainer.resume(saved)
-    return trainer
+    return loader, run
 
 
 def saved_precision(asked: str, saved: Saved | None) -> str:
