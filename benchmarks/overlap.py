@@ -47,11 +47,16 @@ def ranks(options: dict[str, Any]) -> Iterator[dict[str, float]]:
             )
             for rank in range(2)
         ]
-        assert both[0].stdout is not None
-        for line in both[0].stdout:
-            yield json.loads(line)
-        status = [process.wait() for process in both]
-        assert status == [0, 0], f"ranks ended with {status}"
+        try:
+            assert both[0].stdout is not None
+            for line in both[0].stdout:
+                yield json.loads(line)
+            status = [process.wait() for process in both]
+            assert status == [0, 0], f"ranks ended with {status}"
+        finally:
+            for process in both:
+                process.kill()
+                process.communicate()
 
 
 def hidden(turn: dict[str, float], mode: str) -> float:
@@ -67,10 +72,12 @@ def hidden_of_link(turn: dict[str, float]) -> float:
 def figures(turns: list[dict[str, float]], options: dict[str, Any]) -> dict[str, Any]:
     """The line of all turns."""
     ms = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
+    shortest = {name: min(turn[name] for turn in turns) for name in WAYS}
     return {
         "name": f"{options['layers']} MoE layers",
         **{f"{mode}_ms": round(ms[mode], 1) for mode in (*WAYS, "link")},
         "hidden": round(statistics.median(hidden(turn, "paired") for turn in turns), 3),
+        "hidden_of_shortest": round(hidden(shortest, "paired"), 3),
         "hidden_unpaired": round(statistics.median(hidden(turn, "unpaired") for turn in turns), 3),
         "hidden_of_link": round(statistics.median(hidden_of_link(turn) for turn in turns), 3),
         "ratio": round(statistics.median((t["serial"] - t["compute"]) / t["compute"] for t in turns), 3),

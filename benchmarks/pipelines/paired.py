@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 import time
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from fathom.parallel.group import Alone, Group, barrier
 from fathom.parallel.stage import Micro, Stage, Stages, Step, fill
 from fathom.schedule.op import Item, Op, Schedule
 
-WARM_UP, MEASURED = 1, 2  # forward passes before the clock starts and after, each with a backward pass
+WARM_UP, MEASURED = 1, 3  # forward passes before the clock starts and after, each with a backward pass
 MODES = ("serial", "unpaired", "paired")
 
 
@@ -70,6 +71,12 @@ class Middle:
         """As `Work`."""
         self._stage.weights(micro)
 
+    def times(self) -> list[float]:
+        """Seconds of each forward pass and the backward pass with it, after the warm-up."""
+        last = WARM_UP + MEASURED
+        starts = [min(self.began[Op("F", 0, n + 1)], self.began[Op("B", 0, n)]) for n in range(WARM_UP, last)]
+        return [end - start for start, end in pairwise([*starts, self.began[Op("B", 0, last)]])]
+
 
 def table(*, paired: bool) -> Schedule:
     """F0, then one forward and one backward pass again and again, then the last backward pass."""
@@ -97,7 +104,10 @@ class Rank:
             parameter.grad = torch.zeros_like(parameter)
 
     def measure(self, mode: str, bytes_per_s: float) -> dict[str, float]:
-        """Milliseconds and bytes of a forward and a backward pass: the slowest rank's, the mean of them."""
+        """Milliseconds of a forward and a backward pass, the shortest of those measured on the slower rank.
+
+        And the bytes of both, the mean of ranks.
+        """
         self.link.bytes_per_s = bytes_per_s
         self.link.waits_at_once = mode == "serial"
         schedule, work = table(paired=mode == "paired"), self._work()
@@ -105,10 +115,8 @@ class Rank:
         before = self.link.bytes_sent
         Executor(schedule, Alone(), {0: work}, lambda: self.x_BTD).run()
         sent = (self.link.bytes_sent - before) / schedule.micros
-        first = min(work.began[op] for op in (Op("F", 0, WARM_UP + 1), Op("B", 0, WARM_UP)))
-        end = work.began[Op("B", 0, schedule.micros - 1)]
-        every = self.world.gather_objects([(end - first) / MEASURED * 1000, sent])
-        return {"ms": max(ms for ms, _ in every), "bytes": statistics.mean(size for _, size in every)}
+        times, sizes = zip(*self.world.gather_objects([work.times(), sent]), strict=True)
+        return {"ms": min(map(max, zip(*times, strict=True))) * 1000, "bytes": statistics.mean(sizes)}
 
     def _work(self) -> Middle:
         B, T, _ = self.x_BTD.shape
@@ -122,12 +130,11 @@ class Rank:
 def turns(world: Group, options: dict[str, Any]) -> None:
     """Every mode once a turn, in another order each time; before and after them computation alone."""
     rank = Rank(world, options["layers"], options["tokens"])
-    rank.measure("compute", inf)
-    compute: list[float] = []
+    compute = [rank.measure("compute", inf)["ms"] for _ in range(3)]
     for turn in range(options["turns"]):
         before = rank.measure("compute", inf)
         compute.append(before["ms"])
-        bytes_per_s = before["bytes"] / statistics.median(compute) * 1000  # as long as computation
+        bytes_per_s = before["bytes"] / min(compute) * 1000  # as long as computation
         order = MODES[turn % len(MODES) :] + MODES[: turn % len(MODES)]
         found = {mode: rank.measure(mode, bytes_per_s) for mode in order}
         compute.append(rank.measure("compute", inf)["ms"])

@@ -14,7 +14,14 @@ from fathom.config.dump import from_dict, to_dict, to_flat
 from fathom.config.errors import ConfigError
 from fathom.config.load import load_recipe
 from fathom.config.model import ModelConfig, MoEConfig, MTPConfig
-from fathom.config.parallel import SCHEDULES, ParallelConfig, batch_unit, count_micros, whole_batch
+from fathom.config.parallel import (
+    SCHEDULES,
+    ParallelConfig,
+    batch_unit,
+    count_micros,
+    micro_rows,
+    whole_batch,
+)
 from fathom.config.recipe import Recipe
 from fathom.config.schema import Schema
 from fathom.config.train import ScheduleConfig, TrainConfig
@@ -77,8 +84,8 @@ def test_following_the_fixes_gives_a_mesh_that_works(
     if parallel.world > 1:
         for progress in (0.0, 0.01, 0.02, 1.0):
             rows = whole_batch(parallel, train, batch_rows(train, progress))
-            micros, each = count_micros(parallel, train, rows), rows // parallel.token_ranks
-            assert rows == micros * parallel.token_ranks * (train.micro_batch or each)
+            micros, each = count_micros(parallel, train, rows), micro_rows(parallel, train, rows)
+            assert rows == micros * parallel.token_ranks * each
             assert micros >= parallel.fewest_micros and micros % parallel.micros_step == 0
 
 
