@@ -24,6 +24,7 @@ from fathom.config.parallel import ParallelConfig
 from fathom.config.recipe import Recipe
 from fathom.config.train import OptimConfig, SaveConfig
 from fathom.parallel.threads import Threads
+from fathom.posttrain.sft import start_sft
 from fathom.train.start import start
 from fathom.train.start_parallel import start_parallel
 
@@ -179,3 +180,8 @@ def test_a_recipe_for_many_is_not_started_alone(wide, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "torchrun --standalone --nproc-per-node 4 -m fathom train" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_fine_tuning_is_not_shared_yet(wide, tmp_path):
+    with pytest.raises(ConfigError, match=r"for 4 ranks, .* Fix: leave parallel\.\* away"):
+        start_sft(shared(wide, **MESH), tmp_path, tmp_path / "sft")

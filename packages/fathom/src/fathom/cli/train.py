@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -62,15 +63,13 @@ def train(
     if only_say:
         asked = loaded.recipe
         dry_run(asked.model, asked.train, out, title=f"fathom train {recipe}", as_json=as_json)
+        if asked.parallel.world > 1:
+            said = f"memory is that of one process; {asked.parallel.world:,} ranks share this run"
+            print(f"fathom: warning: {said}", file=sys.stderr)
         return
     keep_memory()
     ranks = started_ranks()
     if ranks is None:
-        need(
-            loaded.recipe.parallel.world == 1,
-            f"this recipe is for {loaded.recipe.parallel.world} ranks, and one process was started",
-            fix=f"torchrun --standalone --nproc-per-node {loaded.recipe.parallel.world} -m fathom train ...",
-        )
         from fathom.train.start import start
 
         start(loaded.recipe, out, resume=going_on, quiet=quiet, origin=loaded.origin).train()

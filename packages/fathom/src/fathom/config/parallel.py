@@ -78,6 +78,12 @@ class ParallelConfig:
         return 2 * self.pp if self.schedule in ("dualpipe", "dualpipev") else 1
 
 
+def check_alone(parallel: ParallelConfig, fix: str) -> None:
+    """Raise ConfigError unless the run is for one process."""
+    what = f"this recipe is for {parallel.world} ranks, and one process was started"
+    need(parallel.world == 1, what, fix=fix)
+
+
 def batch_unit(parallel: ParallelConfig, train: TrainConfig) -> int:
     """Rows of all ranks together that a batch must be a multiple of; 1 for a rank alone."""
     if parallel.world == parallel.stages == 1:

@@ -16,6 +16,7 @@ from fathom.checkpoint.load import load_model_state
 from fathom.checkpoint.tokenizer_files import check_tokenizer
 from fathom.config.dump import to_dict, to_toml
 from fathom.config.errors import DataError, need
+from fathom.config.parallel import check_alone
 from fathom.config.recipe import Recipe
 from fathom.data.batch import Batch, pack_chats
 from fathom.data.chat import encode_chat
@@ -95,6 +96,7 @@ def start_sft(
     origin   where each setting came from, for the record
     errors   ConfigError, DataError and DiskError in one line, before anything is overwritten
     """
+    check_alone(recipe.parallel, "leave parallel.* away: fine-tuning is not shared by ranks yet")
     saved = check_out(out, resume)
     folder = resolve(base)
     tokenizer = Tokenizer.load(folder)

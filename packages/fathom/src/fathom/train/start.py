@@ -15,6 +15,7 @@ from fathom.config.dump import to_dict, to_toml
 from fathom.config.errors import need
 from fathom.config.folder import check_folder
 from fathom.config.model import ModelConfig
+from fathom.config.parallel import check_alone
 from fathom.config.recipe import Recipe
 from fathom.data.build import build_corpus
 from fathom.data.corpus import CorpusMeta
@@ -127,6 +128,8 @@ def start(
     origin   where each setting came from, for the record
     errors   ConfigError, DataError and DiskError in one line, before anything is overwritten
     """
+    world = recipe.parallel.world
+    check_alone(recipe.parallel, f"torchrun --standalone --nproc-per-node {world} -m fathom train ...")
     saved = check_out(out, resume)
     if saved is not None:
         check_same_model(saved.config, recipe.model, out)
