@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,8 @@ from fathom.config.model import AttentionConfig, ModelConfig, MoEConfig, MTPConf
 from fathom.data.batch import Batch
 from fathom.model.transformer import Transformer
 from fathom.ops.deferred import Left, WeightGradients, finish
+from fathom.ops.experts import experts_grouped, experts_loop
+from fathom.ops.grouped_experts import grouped_experts
 from fathom.ops.kernels import FastKernels
 from fathom.ops.linear import FastLinear
 from fathom.ops.padded_experts import PaddedExperts
@@ -54,6 +58,34 @@ def test_experts_hand_over_their_weights(counts, generator):
     finish(left)
     for got, wanted in zip((x, weight_R, *experts.parameters()), expected, strict=True):
         torch.testing.assert_close(got.grad, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("wait", [False, True])
+@pytest.mark.parametrize("held", [True, False], ids=["in place", "new"])
+def test_grouped_experts_are_the_loop(dtype, wait, held, generator):
+    counts = torch.tensor([3, 0, 5])
+    shapes = ((3, 24, 16), (3, 24, 16), (3, 16, 24))
+    weights = tuple((0.3 * torch.randn(s, generator=generator)).to(dtype).requires_grad_() for s in shapes)
+    x = torch.randn(8, 16, generator=generator).to(dtype).requires_grad_()
+    weight_R = torch.rand(8, generator=generator).to(dtype).requires_grad_()
+    wide = [t.detach().double().requires_grad_() for t in (x, weight_R, *weights)]
+    truth = experts_loop(wide[0], *wide[2:], counts, wide[1])
+    dy = torch.randn(truth.shape, generator=generator).to(dtype)
+    truth.backward(dy.double())
+    plain = [t.detach().clone().requires_grad_() for t in (x, weight_R, *weights)]
+    experts_grouped(plain[0], *plain[2:], counts, plain[1]).backward(dy)
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight) if held else None
+    later = WeightGradients()
+    left: Left = []
+    with later.later(left) if wait else contextlib.nullcontext():
+        grouped_experts(x, weights, weight_R, counts, later).backward(dy)
+    assert len(left) == wait and (not wait or all(w.grad is None or not w.grad.any() for w in weights))
+    finish(left)
+    for got, theirs, wanted in zip((x, weight_R, *weights), plain, wide, strict=True):
+        error, plain_error = ((t.grad.double() - wanted.grad).abs().max() for t in (got, theirs))
+        assert error <= 1.5 * plain_error + 1e-6, "no further from the truth than PyTorch's own backward pass"
 
 
 def test_a_whole_model_has_the_same_gradients(generator):

@@ -18,13 +18,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fathom.ops.deferred import WeightGradients, add_gradient
-from fathom.ops.experts import Experts
+from fathom.ops.experts import Experts, can_group
+from fathom.ops.grouped_experts import grouped_experts
 
 
 class PaddedExperts(Experts):
     """`Experts` for rows in multiples of `row_multiple`; on a GPU the grouped form.
 
-    Gradients of the weights wait if `weight_gradients` say so (not those of the grouped form).
+    Gradients of the weights wait if `weight_gradients` say so.
     """
 
     def __init__(self, num_experts: int, width: int, inner: int, weight_gradients: WeightGradients) -> None:
@@ -33,9 +34,9 @@ class PaddedExperts(Experts):
 
     def forward(self, x_RD: Tensor, count_E: Tensor, weight_R: Tensor) -> Tensor:
         """Rows sorted by expert, `count_E` of each, times `weight_R`: [R, D] -> [R, D]."""
-        if x_RD.is_cuda:
-            return super().forward(x_RD, count_E, weight_R)
         weights, wait = (self.gate, self.up, self.down), self._weight_gradients
+        if x_RD.is_cuda and can_group(x_RD, self.gate) and can_group(x_RD, self.down):
+            return grouped_experts(x_RD, weights, weight_R, count_E, wait)
         y: Tensor = _Experts.apply(x_RD, *weights, weight_R.to(x_RD.dtype), (count_E, wait))
         return y
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fathom.model.experts import Sent
-from fathom.parallel.exchange import PLAIN, Arrival, Exchange, held, plan, split_nodes
+from fathom.parallel.exchange import PLAIN, Arrival, Exchange, Nodes, held, plan, split_nodes
 from fathom.parallel.group import Group
 from fathom.parallel.payload import Payload
 
@@ -25,14 +25,14 @@ class AllToAll:
 
     def __init__(
         self,
-        group: Group,
+        group: Group | Nodes,
         *,
         ranks_per_node: int | None = None,
         row_multiple: int = 1,
         dispatch: Payload = PLAIN,
         combine: Payload = PLAIN,
     ) -> None:
-        """All ranks of the group build one.
+        """All ranks of the group build one. `Nodes` are a group that is split already.
 
         ranks_per_node  consecutive ranks that are near each other; None = all. If every group of experts
                         (`moe.num_groups`) lies within one node, a token reaches at most
@@ -41,7 +41,7 @@ class AllToAll:
         dispatch        how tokens, and in the backward pass gradients of outputs, are written for the journey
         combine         how outputs and the gradients of tokens are
         """
-        self._nodes = split_nodes(group, ranks_per_node)
+        self._nodes = group if isinstance(group, Nodes) else split_nodes(group, ranks_per_node)
         self._row_multiple, self._dispatch, self._combine = row_multiple, dispatch, combine
 
     def local_experts(self, num_experts: int) -> range:

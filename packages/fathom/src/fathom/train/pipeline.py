@@ -21,7 +21,7 @@ from fathom.model.mtp import MTPModule
 from fathom.ops.kernels import Kernels
 from fathom.ops.loss import IGNORE
 from fathom.parallel.dispatch import AllToAll
-from fathom.parallel.exchange import held
+from fathom.parallel.exchange import Nodes, held
 from fathom.parallel.executor import Executor, lines, one_room
 from fathom.parallel.mesh import Mesh
 from fathom.parallel.stage import MAIN, MTP, SEQUENCE, Micro, Stage, Stages, Step
@@ -41,8 +41,8 @@ class Pipeline:
         own = self._schedule(parallel.fewest_micros).stages_of(mesh.pipeline.rank)
         dispatch: Dispatch = LocalDispatch(kernels.row_multiple)
         if parallel.ep > 1:
-            per_node = min(parallel.ranks_per_node, parallel.ep)
-            dispatch = AllToAll(mesh.experts, ranks_per_node=per_node, row_multiple=kernels.row_multiple)
+            nodes = Nodes(mesh.experts, mesh.across, mesh.within)
+            dispatch = AllToAll(nodes, row_multiple=kernels.row_multiple)
         self.model = Stages(config, parallel.stages, own, kernels, dispatch)
         self.sharing = Sharing(self.model, mesh)
         mesh.pipeline.open_channels(lines(self._schedule(parallel.fewest_micros)))
