@@ -12,8 +12,13 @@ for it is sleeping. Four ways of a forward and a backward pass, which take turns
     paired_ms     a forward and a backward pass of two micro-batches taking turns
 
 `hidden` is (serial - paired) / (serial - compute), and `hidden_unpaired` the same of unpaired: what shared
-experts and gradients of weights hide within one pass. 1 cannot be passed by much: the link alone takes
-`link_ms`, and `ratio` is what serial adds over computation. Figures are medians of the turns.
+experts and gradients of weights hide within one pass. `ratio` is what serial adds over computation.
+`hidden_of_link` is (compute + link - paired) / link, where `link_ms` is what the bytes take: it leaves out
+that ranks which wait at every message meet the slower one each time.
+
+A turn's figure is the shortest of three pairs, of computation before and after the others; a line has
+medians of the turns. `hidden_of_shortest` is `hidden` of each way's shortest time in any turn, for a machine
+that does other things as well.
 """
 
 from __future__ import annotations

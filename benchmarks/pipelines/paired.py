@@ -139,7 +139,7 @@ def turns(world: Group, options: dict[str, Any]) -> None:
         found = {mode: rank.measure(mode, bytes_per_s) for mode in order}
         compute.append(rank.measure("compute", inf)["ms"])
         line = {mode: found[mode]["ms"] for mode in MODES}
-        line |= {"compute": statistics.mean(compute[-2:]), "link": before["bytes"] / bytes_per_s * 1000}
+        line |= {"compute": min(compute[-2:]), "link": before["bytes"] / bytes_per_s * 1000}
         if world.rank == 0:
             print(json.dumps(line | {"bytes": before["bytes"], "bytes_per_s": bytes_per_s}), flush=True)
 

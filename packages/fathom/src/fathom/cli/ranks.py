@@ -6,12 +6,15 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from fathom.config.errors import FathomError, need
 from fathom.config.load import Loaded
+
+if TYPE_CHECKING:
+    from fathom.parallel.processes import Processes
 
 PATIENCE_S = 1800.0  # a rank may build a corpus while the others wait
 
@@ -49,23 +52,28 @@ def train_as_rank(ranks: Ranks, loaded: Loaded, out: Path, *, resume: bool, quie
     cuda = asked == "cuda" or (asked == "auto" and torch.cuda.is_available())
     device = torch.device("cuda", ranks.local) if cuda else torch.device("cpu")
     world = join(ranks.rank, ranks.size, device, backend=backend, patience_s=PATIENCE_S)
-    with _said_once(ranks.rank, FathomError):
+    with _said_once(world, FathomError):
         trainer = start_parallel(
             loaded.recipe, out, world, resume=resume, quiet=quiet, origin=loaded.origin
         )
-    with _said_once(ranks.rank, Stopped, Diverged):
+    with _said_once(world, Stopped, Diverged):
         trainer.train()
     leave(world)
 
 
 @contextlib.contextmanager
-def _said_once(rank: int, *kinds: type[FathomError]) -> Iterator[None]:
-    """Where every rank raises the same error of these kinds, only rank 0 lets it be printed."""
+def _said_once(world: Processes, *kinds: type[FathomError]) -> Iterator[None]:
+    """Where every rank raises the same error of these kinds, all part, and rank 0 lets it be printed."""
     from fathom.parallel.group import RankFailedError
+    from fathom.parallel.processes import leave
 
     try:
         yield
+    except RankFailedError:
+        raise
     except kinds as error:
-        if rank == 0 or isinstance(error, RankFailedError):
+        rank = world.rank
+        leave(world)
+        if rank == 0:
             raise
         raise typer.Exit(error.exit_code) from None

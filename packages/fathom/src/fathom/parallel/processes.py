@@ -17,6 +17,7 @@ call it or equal histories of all members: it names a group after how many this 
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -76,7 +77,7 @@ class Processes:
         """`members` by their ranks in the world, ascending; `name` is theirs alone and the same on all."""
         self.link, self.name, self.members, self._backend = link, name, tuple(members), backend
         self.rank, self.size = self.members.index(link.rank), len(self.members)
-        self._subgroups = 0
+        self._subgroups: list[Processes | None] = []
         self._lines: dict[Line, Backend] = {}
 
     def all_to_all(self, x: Tensor, sent: Sequence[int], received: Sequence[int]) -> Handle[Tensor]:
@@ -147,11 +148,12 @@ class Processes:
     def subgroup(self, ranks: Sequence[int]) -> Processes | None:
         """As `Group`, connected at once; costs nothing on a rank that is no part of it."""
         assert list(ranks) == sorted(set(ranks)), f"{list(ranks)} do not ascend"
-        self._subgroups += 1
+        name = f"{self.name}.{len(self._subgroups) + 1}"
         if self.rank not in ranks:
+            self._subgroups.append(None)
             return None
-        name = f"{self.name}.{self._subgroups}"
         opened = Processes(self.link, name, [self.members[r] for r in ranks], self._connect(name, ranks))
+        self._subgroups.append(opened)
         opened.all_reduce(torch.zeros(1, device=self.link.device)).wait()  # NCCL connects with the first one
         return opened
 
@@ -169,6 +171,15 @@ class Processes:
                 self.send(token, line.to, line.channel).wait()
             else:
                 self.receive(token, line.source, line.channel).wait()
+
+    def drop(self) -> None:
+        """Let go of all connections, those of subgroups too. Nothing can be said in this group any more."""
+        for subgroup in self._subgroups:
+            if subgroup is not None:
+                subgroup.drop()
+        self._subgroups.clear()
+        self._lines.clear()
+        del self._backend
 
     def _connect(self, name: str, ranks: Sequence[int]) -> Backend:
         """These ranks of this group, among themselves."""
@@ -288,7 +299,9 @@ def leave(world: Processes) -> None:
     Not for a rank that failed: it need only end, and the others notice.
     """
     world.gather_objects(None)  # what is under way arrives first
+    world.drop()  # a backend that lives until the interpreter ends may abort the process then
     dist.destroy_process_group()
+    gc.collect()
 
 
 def device_mesh(config: ParallelConfig, device_type: str) -> DeviceMesh:
