@@ -77,12 +77,14 @@ def test_grouped_experts_are_the_loop(dtype, wait, held, generator):
     experts_grouped(plain[0], *plain[2:], counts, plain[1]).backward(dy)
     for weight in weights:
         weight.grad = torch.zeros_like(weight) if held else None
+    places = [w.grad.data_ptr() for w in weights if w.grad is not None]  # as views of an optimizer's buffer
     later = WeightGradients()
     left: Left = []
     with later.later(left) if wait else contextlib.nullcontext():
         grouped_experts(x, weights, weight_R, counts, later).backward(dy)
     assert len(left) == wait and (not wait or all(w.grad is None or not w.grad.any() for w in weights))
     finish(left)
+    assert not held or places == [w.grad.data_ptr() for w in weights]
     for got, theirs, wanted in zip((x, weight_R, *weights), plain, wide, strict=True):
         error, plain_error = ((t.grad.double() - wanted.grad).abs().max() for t in (got, theirs))
         assert error <= 1.5 * plain_error + 1e-6, "no further from the truth than PyTorch's own backward pass"

@@ -7,6 +7,7 @@ are threads for most meshes, and processes for some of 2, 4 and 8.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -74,9 +75,10 @@ def compare(world: Group, mesh: dict[str, Any], kernels: str, dtype: torch.dtype
     """How far this rank is from one process that does everything, as shares of the largest values."""
     skewed, rows = more.pop("skewed", False), more.pop("rows", 16)
     micro, masked = more.pop("micro_rows", 1), more.get("mask_documents", False)
+    config = more.pop("config", CONFIG)
     parallel = ParallelConfig(**mesh)
-    whole = Transformer(CONFIG, kernels=KERNELS[kernels](), seed=3).to(dtype)
-    pipeline = Pipeline(CONFIG, parallel, make_mesh(parallel, world), KERNELS[kernels]())
+    whole = Transformer(config, kernels=KERNELS[kernels](), seed=3).to(dtype)
+    pipeline = Pipeline(config, parallel, make_mesh(parallel, world), KERNELS[kernels]())
     fill(pipeline.model, pipeline.experts, seed=3)
     pipeline.model.to(dtype)
     if skewed:
@@ -156,6 +158,23 @@ SETTINGS = ({"recompute": True}, {"mask_documents": True}, {"micro_rows": 2, "ro
 def test_settings_of_a_step_change_nothing(more):
     mesh = MESHES["dualpipe, experts"]
     agrees(Threads(4).run(lambda group: compare(group, mesh, "fast", torch.float64, **more)), 1e-10)
+
+
+OTHERS: dict[str, ModelConfig] = {
+    "softmax": replace(CONFIG, moe=replace(CONFIG.moe, score="softmax")),
+    "no MTP": replace(CONFIG, mtp=MTPConfig(depth=0)),
+    "plain queries": replace(CONFIG, attention=replace(CONFIG.attention, q_rank=0)),
+    "nothing shared": replace(CONFIG, moe=replace(CONFIG.moe, num_shared=0)),
+    "a stage without experts": replace(CONFIG, dense_layers=3),
+    "no experts": replace(CONFIG, dense_layers=5, mtp=MTPConfig(depth=0)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_networks_agree_too(name):
+    mesh = {"pp": 2, "dp": 2, "schedule": "zb1p"} if name == "no experts" else MESHES["dualpipe, experts"]
+    results = Threads(4).run(lambda g: compare(g, mesh, "fast", torch.float64, config=OTHERS[name]))
+    agrees(results, 1e-10)
 
 
 def test_in_fp32_grouped_products_agree_to_the_fifth_digit():

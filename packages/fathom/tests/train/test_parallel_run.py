@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from fathom.config.dump import to_toml
 from fathom.config.errors import ConfigError, DataError
 from fathom.config.parallel import ParallelConfig
 from fathom.config.recipe import Recipe
-from fathom.config.train import OptimConfig, SaveConfig
+from fathom.config.train import LogConfig, OptimConfig, SaveConfig
 from fathom.parallel.threads import Threads
 from fathom.posttrain.sft import start_sft
 from fathom.train.start import start
@@ -67,8 +68,9 @@ def same_run(one: Path, other: Path) -> None:
     assert a.training.optimizer.keys() == b.training.optimizer.keys()
     assert a.training.ema is not None and b.training.ema is not None
     assert a.training.loader == b.training.loader and a.training.ema.keys() == b.training.ema.keys()
-    for name, tensor in a.state.items():
-        torch.testing.assert_close(b.state[name], tensor, rtol=0, atol=2e-3, msg=name)
+    for one_has, other_has in ((a.state, b.state), (a.training.ema, b.training.ema)):
+        for name, tensor in one_has.items():
+            torch.testing.assert_close(other_has[name], tensor, rtol=0, atol=2e-3, msg=name)
 
 
 @pytest.mark.parametrize("mesh", [MESH, {"pp": 2}, {"dp": 2, "ep": 2}], ids=str)
@@ -97,10 +99,47 @@ def test_a_run_goes_on_to_the_same_bits_and_on_another_mesh(wide, tmp_path):
         (out / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= 3))
     run_shared(shared(wide, **MESH), again, resume=True)
     a, b = load_newest(whole), load_newest(again)
-    for mine, theirs in ((a.state, b.state), (a.training.optimizer, b.training.optimizer)):
+    x, y = a.training, b.training
+    for mine, theirs in ((a.state, b.state), (x.optimizer, y.optimizer), (x.ema, y.ema)):
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
     start(wide, other, resume=True, quiet=True).train()
     same_run(whole, other)
+
+
+def test_in_bf16_too(wide, tmp_path):
+    """Ranks round other sums; the runs stay as near as two orders of the same sums do."""
+    bf16 = replace(wide, train=replace(wide.train, precision="bf16"))
+    start(bf16, tmp_path / "one", quiet=True).train()
+    run_shared(shared(bf16, **MESH), tmp_path / "many")
+    for a, b in zip(record(tmp_path / "one"), record(tmp_path / "many"), strict=True):
+        assert a["train/loss"] == pytest.approx(b["train/loss"], rel=5e-3)
+
+
+def test_a_finished_run_and_an_evaluated_step_are_gone_on_from(wide, tmp_path):
+    """What has been evaluated only rank 0 knows; all ranks must agree on what is still to be done."""
+    log = LogConfig(eval_every=3)
+    recipe = shared(replace(wide, train=replace(wide.train, log=log)), **MESH)
+    run_shared(recipe, tmp_path / "run")
+    run_shared(recipe, tmp_path / "run", resume=True)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000006")
+    run_shared(recipe, tmp_path / "run", resume=True)
+    assert [line["step"] for line in record(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+    assert len((tmp_path / "run" / "samples.jsonl").read_text().splitlines()) > 0
+
+
+def test_ranks_that_see_other_files_say_so(wide, tmp_path):
+    recipe = shared(wide, pp=2)
+    run_shared(recipe, tmp_path / "0")
+    shutil.copytree(tmp_path / "0", tmp_path / "1")
+    shutil.rmtree(tmp_path / "1" / "checkpoints" / "step-000006")
+
+    def rank(world) -> str:
+        with pytest.raises(ConfigError) as problem:
+            start_parallel(recipe, tmp_path / str(world.rank), world, resume=True, quiet=True)
+        return str(problem.value)
+
+    told = Threads(2).run(rank)
+    assert told[0] == told[1] and "checkpoint is not the same on all ranks" in told[0]
 
 
 def test_copies_stay_bitwise_equal(wide, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,18 +54,35 @@ def train_as_rank(ranks: Ranks, loaded: Loaded, out: Path, *, resume: bool, quie
     cuda = asked == "cuda" or (asked == "auto" and torch.cuda.is_available())
     device = torch.device("cuda", ranks.local) if cuda else torch.device("cpu")
     world = join(ranks.rank, ranks.size, device, backend=backend, patience_s=PATIENCE_S)
-    with _said_once(world, FathomError):
-        trainer = start_parallel(
-            loaded.recipe, out, world, resume=resume, quiet=quiet, origin=loaded.origin
-        )
-    with _said_once(world, Stopped, Diverged):
-        trainer.train()
-    leave(world)
+    with _ends_at_once():
+        with _said_once(world, FathomError):
+            trainer = start_parallel(
+                loaded.recipe, out, world, resume=resume, quiet=quiet, origin=loaded.origin
+            )
+        with _said_once(world, Stopped, Diverged):
+            trainer.train()
+        leave(world)
+
+
+@contextlib.contextmanager
+def _ends_at_once() -> Iterator[None]:
+    """A rank that fails alone does not wait for the threads of its groups, which wait for the other ranks."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except FathomError as error:
+        print(f"fathom: {error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 @contextlib.contextmanager
 def _said_once(world: Processes, *kinds: type[FathomError]) -> Iterator[None]:
-    """Where every rank raises the same error of these kinds, all part, and rank 0 lets it be printed."""
+    """Where every rank raises the same error of these kinds, all part, and rank 0 prints it."""
     from fathom.parallel.group import RankFailedError
     from fathom.parallel.processes import leave
 
@@ -75,5 +94,5 @@ def _said_once(world: Processes, *kinds: type[FathomError]) -> Iterator[None]:
         rank = world.rank
         leave(world)
         if rank == 0:
-            raise
+            print(f"fathom: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None

@@ -51,7 +51,8 @@ def train(
     on a CPU bit for bit.
 
     
-    Many processes share a run under torchrun (settings: parallel.*):
+    Many processes share a run under torchrun (settings: parallel.*), whose exit
+    status is 1 whatever theirs; it kills them 30 seconds after a signal:
       torchrun --standalone --nproc-per-node 4 -m fathom train tiny \
         parallel.pp=2 parallel.ep=2 parallel.schedule=dualpipe --out runs/four
     """

@@ -50,6 +50,8 @@ def finish(left: Left) -> None:
 
 
 def add_gradient(weight: Tensor, made: Tensor | None) -> None:
-    """What autograd does with a gradient that a function returns."""
-    if made is not None:
-        weight.grad = made if weight.grad is None else weight.grad + made
+    """What autograd does with a gradient that a function returns: in place, where there is one already."""
+    if made is not None and weight.grad is not None:
+        weight.grad.add_(made)
+    elif made is not None:
+        weight.grad = made

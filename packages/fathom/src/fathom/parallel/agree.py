@@ -24,6 +24,8 @@ FIXES = {
     "recipe": "start every rank with the same recipe and the same overrides",
     "code": "install the same fathom on every machine",
     "torch": "install the same torch on every machine",
+    "checkpoint": "give an --out that all machines see, and start again when they see the same files in it",
+    "corpus": "give a data.corpus that all machines see",
 }
 
 

@@ -20,6 +20,7 @@ from fathom.schedule.op import Op, Schedule
 Steps = Generator[None, None, Tensor | None]
 Key = tuple[str, int, int]  # "F" for activations or "B" for their gradients, stage they enter, micro-batch
 Lane = tuple[int, int]  # a rank, and a channel from it
+UNDER_WAY = 2  # messages of a lane whose arrival nobody has asked for: each is kept until then
 
 
 class Work(Protocol):
@@ -64,7 +65,7 @@ class Executor:
                 self._lanes[self._lane(key)].append(key)
         self._coming: dict[Key, Handle[Tensor]] = {}  # the next of each lane
         self._here: dict[Key, Tensor] = {}  # from one stage of this rank to another
-        self._sent: list[Handle[None]] = []
+        self._sent: dict[Lane, deque[Handle[None]]] = defaultdict(deque)  # to a rank, on a channel
 
     def run(self) -> None:
         """One step of the optimizer's worth of micro-batches, forward and back."""
@@ -74,9 +75,9 @@ class Executor:
             self._take_turns([(op, self._start(op)) for op in item])
             if any(op.kind != "F" for op in item):
                 self._after()
-        for handle in self._sent:
-            handle.wait()
-        self._sent.clear()
+        for sent in self._sent.values():
+            while sent:
+                sent.popleft().wait()
         assert not self._coming and not self._here, f"nobody took {[*self._coming, *self._here]}"
 
     def _take_turns(self, started: list[tuple[Op, Steps]]) -> None:
@@ -110,7 +111,10 @@ class Executor:
         if to == self._group.rank:
             self._here[key] = result
         else:
-            self._sent.append(self._group.send(result.contiguous(), to, self._channel(key)))
+            sent = self._sent[to, self._channel(key)]
+            while len(sent) >= UNDER_WAY:
+                sent.popleft().wait()
+            sent.append(self._group.send(result.contiguous(), to, self._channel(key)))
 
     def _expect(self, lane: Lane) -> None:
         """Be ready for the next message: one ahead on every lane, and no table can get stuck."""

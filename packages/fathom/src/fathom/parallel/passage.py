@@ -39,10 +39,10 @@ class Passage:
         """[B, T, D] -> [B, T, D]."""
         ffn = self._block.ffn
         self._first = self._piece(self._attend, x_BTD)
-        x_BTD, h_BTD, *routed = self._first.outputs
+        x_BTD, h_BTD, *routed = self._first.take()
         if not isinstance(ffn, MoE):
             self._dense = self._piece(lambda h: (ffn(h),), h_BTD)
-            return x_BTD + self._dense.outputs[0]
+            return x_BTD + self._dense.take()[0]
         assert self.routing is not None, "a router has run"
         self._exchange = exchange = ffn.dispatch.plan(self.routing.expert_NK, ffn.num_experts)
         x_R, weight_R = exchange.spread(h_BTD.flatten(0, 1)), exchange.spread_weights(routed[0])
@@ -51,12 +51,12 @@ class Passage:
         if ffn.shared is not None:
             shared = ffn.shared
             self._shared = self._piece(lambda h: (shared(h),), h_BTD)
-            y_BTD = y_BTD + self._shared.outputs[0]
+            y_BTD = y_BTD + self._shared.take()[0]
         count_E = exchange.count_E
         self._experts = self._piece(
             lambda x, weight: (ffn.experts(x, count_E, weight),), x_R.wait(), weight_R.wait()
         )
-        y_N = exchange.collect(self._experts.outputs[0])
+        y_N = exchange.collect(self._experts.take()[0])
         yield  # combine is under way
         return y_BTD + y_N.wait().view_as(y_BTD)
 
@@ -78,11 +78,13 @@ class Passage:
             (dh_BTD,) = self._back(self._shared, left, True, dy_BTD)
         dx_R, dweight_R = self._back(self._experts, left, True, dy_R.wait())
         dh_N, dweight_NK = self._exchange.collect(dx_R), self._exchange.collect_weights(dweight_R)
+        del dy_R, dx_R, dweight_R  # a row for each expert of a token
         if not keep:
             finish(left)  # the MLP's weights, while dispatch's gradient is under way
         yield
         dh_BTD = dh_BTD + dh_N.wait().view_as(dy_BTD)
-        loss = dy_BTD.new_tensor(sequence, dtype=self._first.outputs[-1].dtype)
+        assert self.routing is not None
+        loss = torch.full_like(self.routing.sequence_loss, sequence)
         (dx_BTD,) = self._back(self._first, left, keep, dy_BTD, dh_BTD, dweight_NK.wait(), loss)
         return dx_BTD
 

@@ -9,12 +9,16 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+Edges = list[GradientEdge | None]
 
 
 class Piece:
     """`function(*inputs)`, run now; its backward pass is run when `backward` is called, once.
 
-    The function takes tensors with a gradient and returns a tuple of tensors.
+    The function takes tensors with a gradient and returns a tuple of tensors. A piece keeps what autograd
+    saved and no more.
     """
 
     def __init__(
@@ -23,8 +27,13 @@ class Piece:
         """With `recompute` the function runs again in the backward pass and nothing is stored till then."""
         self._function, self._inputs = function, tuple(x.detach().requires_grad_() for x in inputs)
         made = self._run()
-        self._made: tuple[Tensor, ...] | None = None if recompute else made
-        self.outputs = tuple(y.detach() for y in made)
+        self._edges: Edges | None = None if recompute else _edges(made)
+        self._outputs = tuple(y.detach() for y in made)
+
+    def take(self) -> tuple[Tensor, ...]:
+        """What the function returned, without its graph; to be taken once, the piece does not keep it."""
+        taken, self._outputs = self._outputs, ()
+        return taken
 
     def _run(self) -> tuple[Tensor, ...]:
         with torch.enable_grad():
@@ -32,9 +41,14 @@ class Piece:
 
     def backward(self, *grads: Tensor) -> tuple[Tensor, ...]:
         """Gradients of the outputs -> of the inputs (zeros where none depends); weights get theirs added."""
-        made = self._made if self._made is not None else self._run()
-        reached = [(y, g) for y, g in zip(made, grads, strict=True) if y.requires_grad]
-        torch.autograd.backward([y for y, _ in reached], [g for _, g in reached])
+        edges = self._edges if self._edges is not None else _edges(self._run())
+        reached = [(edge, g) for edge, g in zip(edges, grads, strict=True) if edge is not None]
+        torch.autograd.backward([edge for edge, _ in reached], [g for _, g in reached])
         found = tuple(x.grad if x.grad is not None else torch.zeros_like(x) for x in self._inputs)
-        self._made, self._inputs = None, ()
+        self._edges, self._inputs = None, ()
         return found
+
+
+def _edges(made: tuple[Tensor, ...]) -> Edges:
+    """Where gradients of these enter the graph; None where nothing depends on them."""
+    return [get_gradient_edge(y) if y.requires_grad else None for y in made]

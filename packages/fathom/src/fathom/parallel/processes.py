@@ -90,7 +90,8 @@ class Processes:
             return Done(rows)
         came = rows.new_empty((sum(received), *rows.shape[1:]))
         into, out = _row_bytes(came), _row_bytes(rows)
-        work = self._backend.alltoall_base(into, out, list(received), list(sent))
+        with _answering(self._who):
+            work = self._backend.alltoall_base(into, out, list(received), list(sent))
         return _Working(self._who, work, came, kept=(into, out))
 
     def all_reduce(self, x: Tensor) -> Handle[Tensor]:
@@ -99,7 +100,8 @@ class Processes:
             return Done(x)
         own = x.detach()
         dense = own.contiguous()
-        work = self._backend.allreduce([dense])
+        with _answering(self._who):
+            work = self._backend.allreduce([dense])
         return _Working(self._who, work, x, copy=None if dense is own else (own, dense), kept=(dense,))
 
     def all_gather(self, x: Tensor) -> list[Tensor]:
@@ -108,7 +110,8 @@ class Processes:
             return [x.detach().clone() for _ in self.members]
         own = _bytes(x.detach().contiguous())
         came = own.new_empty(self.size * len(own))
-        work = self._backend._allgather_base(came, own)
+        with _answering(self._who):
+            work = self._backend._allgather_base(came, own)
         _Working(self._who, work, came, kept=(own,)).wait()
         return [part.view(x.dtype).view(x.shape) for part in came.chunk(self.size)]
 
@@ -177,6 +180,10 @@ class Processes:
         for subgroup in self._subgroups:
             if subgroup is not None:
                 subgroup.drop()
+        own = [] if self.name == "world" else [self._backend]  # torch ends the world's itself
+        for backend in (*own, *self._lines.values()):
+            if self.link.backend == "nccl":
+                backend.shutdown()  # type: ignore[attr-defined]  # which NCCL's has
         self._subgroups.clear()
         self._lines.clear()
         del self._backend

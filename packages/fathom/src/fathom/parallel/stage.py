@@ -119,12 +119,12 @@ class Stage:
         self._left: dict[int, Left] = {}
 
     def forward(self, micro: int, x: Tensor | None) -> Steps:
-        """Through the layers; the last stage goes on to the losses."""
+        """Through the layers; the last stage goes on to the losses, and back through head and MTP."""
         model, step, given = self._model, self._step, self._step.micros[micro]
         trip = self._trips[micro] = _Trip(self._rows(given))
         if self._first:
             trip.embed = Piece(lambda: (self._embed(given.token_BT),))
-            x = trip.embed.outputs[0]
+            (x,) = trip.embed.take()
         assert x is not None, "a stage behind the first has an input"
         for layer in self._layers:
             passage = Passage(model.block(layer), trip.rows, model.later, recompute=step.recompute)
@@ -135,22 +135,20 @@ class Stage:
                 step.add(SEQUENCE, passage.routing.sequence_loss * given.share)
         if not self._last:
             return x
-        trip.end = Piece(lambda h: (self._losses(h, trip.rows, given),), x)
+        end = Piece(lambda h: (self._losses(h, trip.rows, given),), x)
+        (trip.gradient,) = end.backward(torch.ones_like(end.take()[0]))  # the head's own gradient is large
         return None
 
     def backward(self, micro: int, dy: Tensor | None, *, keep: bool) -> Steps:
-        """Back through the layers; the last stage begins with the losses."""
-        model, step, trip = self._model, self._step, self._trips.pop(micro)
+        """Back through the layers."""
+        step, trip = self._step, self._trips.pop(micro)
         left: Left = []
-        if trip.end is not None:
-            with model.later.later(left):
-                (dy,) = trip.end.backward(torch.ones_like(trip.end.outputs[0]))
-            if not keep:
-                finish(left)
+        if trip.gradient is not None:
+            dy, trip.gradient = trip.gradient, None
         assert dy is not None, "a stage before the last is given a gradient"
         share = step.micros[micro].share
-        for passage in reversed(trip.passages):
-            dy = yield from passage.backward(dy, step.sequence * share, left, keep=keep)
+        while trip.passages:  # what one held is let go before the next
+            dy = yield from trip.passages.pop().backward(dy, step.sequence * share, left, keep=keep)
         if keep:
             self._left[micro] = left
         if trip.embed is None:
@@ -206,7 +204,7 @@ class _Trip:
         self.rows = rows
         self.embed: Piece | None = None
         self.passages: list[Passage] = []
-        self.end: Piece | None = None
+        self.gradient: Tensor | None = None  # of the last stage's states, by the losses
 
 
 @torch.no_grad()

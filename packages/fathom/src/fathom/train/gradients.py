@@ -8,17 +8,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from fathom.ops.experts import Experts
-from fathom.parallel.group import Group
+from fathom.parallel.group import Group, Handle
 from fathom.parallel.mesh import Mesh
 from fathom.parallel.stage import Stages
 
 BUCKET = 1 << 24  # elements that are summed in one call
+UNDER_WAY = 3  # buckets: more would only be copies of gradients
 NORM_CHUNK = 1 << 16  # elements; larger sums of squares lose digits in fp32
 
 
@@ -64,13 +66,19 @@ def _square(grad: Tensor) -> Tensor:
 def _sum(group: Group, grads: Iterable[Tensor]) -> None:
     if group.size == 1:
         return
-    under_way = []
-    for bucket in _buckets(grads):
-        flat = torch.cat([grad.flatten() for grad in bucket])
-        under_way.append((bucket, group.all_reduce(flat)))
-    for bucket, handle in under_way:
+    under_way: deque[tuple[list[Tensor], Handle[Tensor]]] = deque()
+
+    def finish() -> None:
+        bucket, handle = under_way.popleft()
         for grad, part in zip(bucket, handle.wait().split([g.numel() for g in bucket]), strict=True):
             grad.copy_(part.view_as(grad))
+
+    for bucket in _buckets(grads):
+        if len(under_way) == UNDER_WAY:
+            finish()
+        under_way.append((bucket, group.all_reduce(torch.cat([grad.flatten() for grad in bucket]))))
+    while under_way:
+        finish()
 
 
 def _buckets(grads: Iterable[Tensor]) -> Iterator[list[Tensor]]:

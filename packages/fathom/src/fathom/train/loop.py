@@ -257,8 +257,7 @@ class Trainer:
         what = f"{sum(watch.recent)} of the last {len(watch.recent)} steps were left out (the last: {last})"
         saved = None
         if watch.counts["rollback"] < self.config.stability.rollbacks:
-            with suppress(DataError):  # every checkpoint is damaged
-                saved = load_newest(self.run.folder)
+            saved = self._newest()
         if saved is None:
             journal.event(step, "diverged", what)
             raise Diverged(f"the run diverged at step {step}: {what}. Fix: {self._way_out()}")
@@ -266,6 +265,12 @@ class Trainer:
         watch.went_back()
         journal.event(step, "rollback", f"to the weights of {saved.folder.name}: {what}")
         live.say(f"step {step}: {what}; back to the weights of {saved.folder.name}")
+
+    def _newest(self) -> Saved | None:
+        """The checkpoint to go back to; None where there is none or every one is damaged."""
+        with suppress(DataError):
+            return load_newest(self.run.folder)
+        return None
 
     def _way_out(self) -> str:
         """What a person can do about a run that diverged."""
@@ -279,7 +284,8 @@ class Trainer:
         """Measure on held-out text, if that is due at this step (or at the end) and has not been done."""
         step, every = self.at.step, self.config.log.eval_every
         due = self.budget.progress(self.at) >= 1.0 or (every and step % every == 0)
-        if self.run.held_out is None or not step or not due or journal.evaluated == step:
+        wanted = self.run.held_out is not None and step > 0 and bool(due) and journal.evaluated != step
+        if not self._everywhere(wanted) or self.run.held_out is None:
             return
         model = self._whole_model()
         if model is None:
@@ -288,6 +294,10 @@ class Trainer:
         live.say(f"step {step}: {bits:.3f} bits per byte on held-out text")
         journal.evaluation(step, bits, self.run.samples(model) if self.run.samples is not None else [])
         self.run.last = self.run.last | {BITS_PER_BYTE: bits}
+
+    def _everywhere(self, decision: bool) -> bool:
+        """What is decided for all ranks."""
+        return decision
 
     def _whole_model(self) -> Transformer | None:
         """What is to be measured here."""

@@ -7,8 +7,8 @@ one host's memory need sharded checkpoints, which this does not write.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from fathom.checkpoint.newest import Saved
 from fathom.config.parallel import micro_rows, whole_batch
 from fathom.config.train import TrainConfig
 from fathom.model.transformer import Transformer
-from fathom.ops.kernels import PlainKernels
-from fathom.parallel.group import Line, barrier
+from fathom.ops.kernels import choose_kernels
+from fathom.parallel.agree import together
+from fathom.parallel.group import Line
 from fathom.parallel.stage import mine
 from fathom.train.live import LiveLine
 from fathom.train.log import Journal
@@ -33,7 +34,6 @@ from fathom.train.step import Losses, Weights
 from fathom.train.stop import StopSignals
 
 GATHER = 9  # channel of tensors on their way to rank 0
-MEASURED_HERE = 1 << 31  # parameters; a larger network is not put together only to be measured
 
 
 class ParallelTrainer(Trainer):
@@ -47,8 +47,12 @@ class ParallelTrainer(Trainer):
         run.quiet = run.quiet or not self._writes
         super().__init__(pipeline.model, config, data, machine, run)  # type: ignore[arg-type]
 
-    def _folder(self) -> AbstractContextManager[None]:
-        return super()._folder() if self._writes else nullcontext()
+    @contextmanager
+    def _folder(self) -> Iterator[None]:
+        own = super()._folder() if self._writes else nullcontext()
+        with ExitStack() as held:
+            together(self.world, lambda: held.enter_context(own))
+            yield
 
     def _gradients(self, progress: float) -> Losses:
         config, parallel = self.config, self.pipeline.parallel
@@ -85,13 +89,24 @@ class ParallelTrainer(Trainer):
         return max(codes) if codes else None
 
     def _journal(self, live: LiveLine) -> Journal:
-        return super()._journal(live) if self._writes else _Silent(self.at.step)  # type: ignore[return-value]
+        make = super()._journal if self._writes else _Silent
+        journal: Journal = together(self.world, lambda: make(live))  # type: ignore[assignment]
+        return journal
+
+    def _newest(self) -> Saved | None:
+        saved = super()._newest()
+        found = self.world.gather_objects(None if saved is None else saved.folder.name)
+        return saved if all(name == found[0] for name in found) else None
+
+    def _everywhere(self, decision: bool) -> bool:
+        return bool(self.world.gather_objects(decision)[0])  # rank 0 knows what has been written
 
     def _whole_model(self) -> Transformer | None:
         state = self._gather(self.optimizer.weights())
         if not self._writes:
             return None
-        model = Transformer(self.model.config, kernels=PlainKernels(), seed=None)
+        kernels = choose_kernels(self.config.ops, self.machine.dtype, self.machine.device.type)
+        model = Transformer(self.model.config, kernels=kernels, seed=None)
         model.load_state_dict(state)
         return model.to(self.machine.device)
 
@@ -100,21 +115,19 @@ class ParallelTrainer(Trainer):
     ) -> Path:
         state, moments = self._gather(state), self._gather(moments)
         ema = None if ema is None else self._gather(ema)
-        if self._writes:
-            super()._write(state, moments, ema, steps)
-        barrier(self.world)
-        return step_folder(self.run.folder, self.at.step)
+        write, folder = super()._write, step_folder(self.run.folder, self.at.step)
+        return together(self.world, lambda: write(state, moments, ema, steps) if self._writes else folder)
 
     def _gather(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All tensors of the network, whole, on rank 0; elsewhere none. Of copies the lowest rank sends."""
         experts, rank = self.pipeline.mesh.experts.rank, self.world.rank
-        self.world.open_channels([Line(other, 0, GATHER) for other in range(1, self.world.size)])
         told = {name: list(tensor.shape) for name, tensor in own.items()}
         everyone = self.world.gather_objects([experts, told])
         holders: dict[tuple[str, int], int] = {}
         for holder, (part, names) in enumerate(everyone):
             for name in names:
                 holders.setdefault((name, part if _is_stack(name) else 0), holder)
+        self.world.open_channels([Line(holder, 0, GATHER) for holder in {*holders.values()} - {0}])
         parts: dict[str, list[Tensor]] = {}
         for (name, _), holder in sorted(holders.items()):
             if holder == rank and rank > 0:
@@ -150,7 +163,7 @@ def _is_stack(name: str) -> bool:
 class _Silent:
     """The journal of a rank that writes nothing."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, _: LiveLine) -> None:
         self.evaluated = -1
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:

@@ -124,7 +124,8 @@ class Pipeline:
 
     def _losses(self, step: Step, batch: Batch) -> Losses:
         """Of all ranks."""
-        count_LE = torch.zeros(len(self._place), self.config.moe.num_experts, dtype=torch.int64)
+        layers = len(self._place)
+        count_LE = torch.zeros(layers, self.config.moe.num_experts if layers else 0, dtype=torch.int64)
         for layer, count_E in self.model.loads.items():
             count_LE[self._place[layer]] = count_E.cpu()
         device = batch.token_BT1.device

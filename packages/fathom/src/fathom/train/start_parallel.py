@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
+from fathom.checkpoint.manifest import MANIFEST
 from fathom.config.recipe import Recipe
 from fathom.ops.kernels import choose_kernels
 from fathom.parallel.agree import agree, check_world, fingerprint, together
@@ -34,6 +36,8 @@ def start_parallel(
     check_world(recipe.parallel, world.size)
     agree(world, fingerprint(recipe))
     saved = together(world, lambda: check_out(out, resume))
+    found = "none" if saved is None else f"{saved.folder.name} {_digest(saved.folder, MANIFEST)}"
+    agree(world, {"checkpoint": found})
     if saved is not None:
         check_same_model(saved.config, recipe.model, out)
     precision = saved_precision(recipe.train.precision, saved)
@@ -42,11 +46,11 @@ def start_parallel(
         together(world, lambda: prepare_corpus(recipe, out))
     else:
         together(world, lambda: None)
+    corpus = together(world, lambda: prepare_corpus(recipe, out))
+    agree(world, {"corpus": _digest(corpus, "meta.json", "tokenizer.json")})
     loader, run = together(
         world,
-        lambda: open_run(
-            recipe, out, prepare_corpus(recipe, out), machine, title=title, quiet=quiet, origin=origin or {}
-        ),
+        lambda: open_run(recipe, out, corpus, machine, title=title, quiet=quiet, origin=origin or {}),
     )
     kernels = choose_kernels(recipe.train.ops, machine.dtype, machine.device.type)
     pipeline = Pipeline(recipe.model, recipe.parallel, make_mesh(recipe.parallel, world), kernels)
@@ -56,6 +60,12 @@ def start_parallel(
     if saved is not None:
         together(world, lambda: trainer.resume(saved))
     return trainer
+
+
+def _digest(folder: Path, *names: str) -> str:
+    """Of files that tell what is in a folder; those that are not there count as empty."""
+    text = b"".join((folder / name).read_bytes() for name in names if (folder / name).is_file())
+    return sha256(text).hexdigest()[:16]
 
 
 def _agreed(world: Group, own: Machine, recipe: Recipe) -> Machine:
