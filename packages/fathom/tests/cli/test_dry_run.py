@@ -91,7 +91,7 @@ def test_every_share_is_on_the_page_and_they_add_up(here: Path) -> None:
     found = say("tiny", "--out", "x", "--json").figures
     for name in found["memory"]:
         assert sum(f" {name}: " in line for line in lines) == 1
-    assert any(line.startswith("run ") and "154K tokens in 300 steps" in line for line in lines)
+    assert any(line.startswith("run ") and "307K tokens in 300 steps" in line for line in lines)
 
 
 def test_settings_change_what_it_takes(here: Path) -> None:
@@ -103,7 +103,7 @@ def test_settings_change_what_it_takes(here: Path) -> None:
     assert "moving average" not in plain
     assert shares("train.optim.ema=0.99")["moving average"] == plain["fp32 masters"]
     assert shares("train.precision=bf16")["activations"] < plain["activations"]
-    assert shares("train.micro_batch=1")["activations"] * 4 == plain["activations"]
+    assert shares("train.micro_batch=1")["activations"] * 8 == plain["activations"]
     assert shares("train.recompute=true")["activations"] < plain["activations"] / 2
     assert shares("train.micro_batch=1")["fp32 masters"] == plain["fp32 masters"]
 

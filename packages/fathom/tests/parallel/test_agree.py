@@ -67,8 +67,8 @@ def test_of_many_that_differ_some_are_named() -> None:
 
 
 def test_a_rank_that_knows_less_differs() -> None:
-    error = everyone_says(3, lambda group: agree(group, {} if group.rank == 1 else {"corpus": "c"}))
-    assert "rank 1 has 'none'. Fix: give every rank the same corpus" in str(error)
+    error = everyone_says(3, lambda group: agree(group, {} if group.rank == 1 else {"tokens": "c"}))
+    assert "rank 1 has 'none'. Fix: give every rank the same tokens" in str(error)
 
 
 def test_what_a_function_returns_is_its_own() -> None:

@@ -192,7 +192,7 @@ def two_in_fp32(world: Any) -> list[Found]:
 
 
 def four(world: Any) -> list[Found]:
-    names = ("experts, two nodes", "zb1p", "dualpipe, experts")
+    names = ("experts, two nodes", "1f1b", "zb1p", "dualpipe, experts")
     return [compare(world, MESHES[name], "fast", torch.float64) for name in names]
 
 
