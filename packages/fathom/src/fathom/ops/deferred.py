@@ -6,7 +6,7 @@ hand over what is left to do, and nothing runs twice (zero-bubble schedules, arX
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -47,6 +47,31 @@ def finish(left: Left) -> None:
         for add in left:
             add()
     left.clear()
+
+
+def make_or_leave(
+    later: WeightGradients,
+    weights: Sequence[Tensor],
+    rows: Sequence[tuple[Tensor, Tensor]],
+    wanted: Sequence[bool],
+    outer: Callable[[Tensor, Tensor, Tensor], Tensor | None],
+) -> list[Tensor | None]:
+    """What a backward pass returns for its weights: their gradients, or nothing if they wait.
+
+    rows    of each weight, what its gradient is made of: dy and x
+    outer   `outer(weight, dy, x)`, dy^T x, or None where it was added to `weight.grad` at once
+    """
+    asked = [(weight, pair) for weight, pair, want in zip(weights, rows, wanted, strict=True) if want]
+
+    def add() -> None:
+        for weight, pair in asked:
+            add_gradient(weight, outer(weight, *pair))
+
+    if later.wait and asked:
+        later.put(add)
+        return [None] * len(weights)
+    triples = zip(weights, rows, wanted, strict=True)
+    return [outer(weight, *pair) if want else None for weight, pair, want in triples]
 
 
 def add_gradient(weight: Tensor, made: Tensor | None) -> None:

@@ -8,6 +8,7 @@ Axes:  R rows, sorted by expert   E experts   D model width   F inner width
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fathom.ops.deferred import WeightGradients, add_gradient
+from fathom.ops.deferred import WeightGradients, make_or_leave
 
 
 def grouped_experts(
@@ -68,20 +69,11 @@ class _Grouped(torch.autograd.Function):
         dg_RF = torch.ops.aten.silu_backward(dh_RF * u_RF, g_RF)
         dx_RD = F.grouped_mm(dg_RF, gate_EFD, offs=end_E) + F.grouped_mm(du_RF, up_EFD, offs=end_E)
         rows = ((dg_RF, x_RD), (du_RF, x_RD), (dy_RD, h_RF))
-        wanted = list(zip(ctx.weights, rows, ctx.needs_input_grad[1:4], strict=True))
-        if ctx.wait.wait:
-            left = [(weight, pair) for weight, pair, want in wanted if want]
-            ctx.wait.put(lambda: _add_each(left, end_E))
-            return dx_RD, None, None, None, dweight_R, None
-        made = (_outer(weight, *pair, end_E) if want else None for weight, pair, want in wanted)
+        outer = partial(_outer, end_E)
+        made = make_or_leave(ctx.wait, ctx.weights, rows, ctx.needs_input_grad[1:4], outer)
         return dx_RD, *made, dweight_R, None
 
 
-def _outer(weight: Tensor, dy_RY: Tensor, x_RX: Tensor, end_E: Tensor) -> Tensor:
+def _outer(end_E: Tensor, weight_EYX: Tensor, dy_RY: Tensor, x_RX: Tensor) -> Tensor:
     """Each expert's dy^T x, in the weight's dtype. -> [E, Y, X]."""
-    return F.grouped_mm(dy_RY.transpose(0, 1), x_RX, offs=end_E).to(weight.dtype)
-
-
-def _add_each(left: list[tuple[Tensor, tuple[Tensor, Tensor]]], end_E: Tensor) -> None:
-    for weight, (dy_RY, x_RX) in left:
-        add_gradient(weight, _outer(weight, dy_RY, x_RX, end_E))
+    return F.grouped_mm(dy_RY.transpose(0, 1), x_RX, offs=end_E).to(weight_EYX.dtype)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fathom.ops.deferred import WeightGradients, add_gradient
+from fathom.ops.deferred import WeightGradients, make_or_leave
 
 
 class Linear(nn.Module):
@@ -56,16 +56,14 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         dy_NY, x_NX = grad[0].flatten(0, -2), x.flatten(0, -2)
         wants_x, wants_weight, _ = ctx.needs_input_grad
         weight_YX = ctx.weight_YX
         dx = (dy_NY @ weight_YX.to(dy_NY.dtype)).view_as(x) if wants_x else None
-        if wants_weight and ctx.weight_gradients.wait:
-            ctx.weight_gradients.put(lambda: add_gradient(weight_YX, add_product(weight_YX, dy_NY, x_NX)))
-            wants_weight = False
-        return dx, add_product(weight_YX, dy_NY, x_NX) if wants_weight else None, None
+        own = ((weight_YX,), ((dy_NY, x_NX),), (wants_weight,))
+        return dx, *make_or_leave(ctx.weight_gradients, *own, add_product), None
 
 
 def add_product(weight_YX: Tensor, dy_NY: Tensor, x_NX: Tensor) -> Tensor | None:

@@ -10,6 +10,7 @@ Axes:  R rows, sorted by expert   E experts   D model width   F inner width   r 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fathom.ops.deferred import WeightGradients, add_gradient
+from fathom.ops.deferred import WeightGradients, make_or_leave
 from fathom.ops.experts import Experts, can_group
 from fathom.ops.grouped_experts import grouped_experts
 
@@ -89,16 +90,13 @@ class _Experts(torch.autograd.Function):
             torch.mm(dg_rF, gate_FD, out=dx_rD)
             dx_rD.addmm_(du_rF, up_FD)
         rows = ((dg_RF, x_RD), (du_RF, x_RD), (dy_RD, h_RF))
-        wanted = list(zip(ctx.weights, rows, ctx.needs_input_grad[1:4], strict=True))
-        if ctx.weight_gradients.wait:
-            left = [(weight, pair) for weight, pair, want in wanted if want]
-            ctx.weight_gradients.put(lambda: _add_each(left, counts))
-            return dx_RD, None, None, None, dweight_R, None
-        made = (_outer(weight, *pair, counts) if want else None for weight, pair, want in wanted)
+        outer = partial(_outer, counts)
+        wanted = ctx.needs_input_grad[1:4]
+        made = make_or_leave(ctx.weight_gradients, ctx.weights, rows, wanted, outer)
         return dx_RD, *made, dweight_R, None
 
 
-def _outer(weight_EYX: Tensor, dy_RY: Tensor, x_RX: Tensor, counts: list[int]) -> Tensor | None:
+def _outer(counts: list[int], weight_EYX: Tensor, dy_RY: Tensor, x_RX: Tensor) -> Tensor | None:
     """Add each expert's dy^T x to `weight.grad` and return None, if that is there in this dtype; else it."""
     ready = weight_EYX.grad is not None and weight_EYX.grad.dtype == x_RX.dtype
     into_EYX = weight_EYX.grad if ready else torch.zeros_like(weight_EYX, dtype=x_RX.dtype)
@@ -106,11 +104,6 @@ def _outer(weight_EYX: Tensor, dy_RY: Tensor, x_RX: Tensor, counts: list[int]) -
     for dy_rY, x_rX, into_YX in _each(counts, dy_RY, x_RX, into_EYX):
         into_YX.addmm_(dy_rY.T, x_rX)
     return None if ready else into_EYX
-
-
-def _add_each(left: list[tuple[Tensor, tuple[Tensor, Tensor]]], counts: list[int]) -> None:
-    for weight, (dy_RY, x_RX) in left:
-        add_gradient(weight, _outer(weight, dy_RY, x_RX, counts))
 
 
 def _each(counts: list[int], *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fathom.model.experts import Sent
-from fathom.parallel.exchange import PLAIN, Arrival, Exchange, Nodes, held, plan, split_nodes
-from fathom.parallel.group import Group
+from fathom.parallel.exchange import PLAIN, Exchange, Nodes, held, plan, split_nodes
+from fathom.parallel.group import Arrival, Group
 from fathom.parallel.payload import Payload
 
 

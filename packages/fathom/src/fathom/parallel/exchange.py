@@ -13,7 +13,7 @@ Axes:  N tokens of this rank   K experts per token   D width   X what travels   
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fathom.config.errors import need
-from fathom.parallel.group import Alone, Group, Handle
+from fathom.parallel.group import Alone, Arrival, Group, Handle
 from fathom.parallel.payload import Payload, Plain
 
 PLAIN = Plain()
@@ -106,21 +106,6 @@ class Hop(NamedTuple):
     def collect(self, rows_MX: Tensor) -> Handle[Tensor]:
         """Start sending back what came; -> one row for each that was sent, `copies.sum` adds them up."""
         return self.group.all_to_all(rows_MX, self.received, self.sent)
-
-
-class Arrival:
-    """A handle whose last steps are taken when it is waited for the first time."""
-
-    def __init__(self, finish: Callable[[], Tensor]) -> None:
-        self._finish: Callable[[], Tensor] | None = finish
-        self._value: Tensor | None = None
-
-    def wait(self) -> Tensor:
-        """The result."""
-        if self._finish is not None:
-            self._value, self._finish = self._finish(), None
-        assert self._value is not None
-        return self._value
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ matched in order within a channel, and channels do not wait for each other.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
@@ -48,6 +48,21 @@ class Done(NamedTuple):
     def wait(self) -> Any:
         """The value."""
         return self.value
+
+
+class Arrival:
+    """A handle whose last steps are taken when it is waited for the first time."""
+
+    def __init__(self, finish: Callable[[], Tensor]) -> None:
+        self._finish: Callable[[], Tensor] | None = finish
+        self._value: Tensor | None = None
+
+    def wait(self) -> Tensor:
+        """The result."""
+        if self._finish is not None:
+            self._value, self._finish = self._finish(), None
+        assert self._value is not None
+        return self._value
 
 
 class Group(Protocol):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fathom.parallel.group import Done, Line, RankFailedError, plain_copy
+from fathom.parallel.group import Arrival, Done, Line, RankFailedError, plain_copy
 
 Result = TypeVar("Result")
 
@@ -89,7 +89,7 @@ class ThreadGroup:
         self.rank, self.size = members.index(me), len(members)
         self._calls: dict[Hashable, int] = defaultdict(int)
 
-    def all_to_all(self, x: Tensor, sent: Sequence[int], received: Sequence[int]) -> _Pending:
+    def all_to_all(self, x: Tensor, sent: Sequence[int], received: Sequence[int]) -> Arrival:
         """As `Group`."""
         assert sum(sent) == len(x), f"{list(sent)} rows sent of {len(x)}"
         parts = self._swap([part.clone() for part in x.detach().split(list(sent))])
@@ -101,9 +101,9 @@ class ThreadGroup:
             )
             return _join(came)
 
-        return _Pending(arrive)
+        return Arrival(arrive)
 
-    def all_reduce(self, x: Tensor) -> _Pending:
+    def all_reduce(self, x: Tensor) -> Arrival:
         """As `Group`; summed in order of ranks."""
         parts = self._swap([x.detach().clone()] * self.size)
 
@@ -114,7 +114,7 @@ class ThreadGroup:
                 total += part
             return x.detach().copy_(total)
 
-        return _Pending(arrive)
+        return Arrival(arrive)
 
     def all_gather(self, x: Tensor) -> list[Tensor]:
         """As `Group`."""
@@ -129,7 +129,7 @@ class ThreadGroup:
         self._board.post(self._letter(self.rank, to, channel), x.detach().clone())
         return Done(None)
 
-    def receive(self, into: Tensor, source: int, channel: int) -> _Pending:
+    def receive(self, into: Tensor, source: int, channel: int) -> Arrival:
         """As `Group`."""
         assert into.is_contiguous(), "a message fills a contiguous tensor"
         key = self._letter(source, self.rank, channel)
@@ -140,7 +140,7 @@ class ThreadGroup:
             assert got == wanted, f"{got} came on channel {channel} from rank {source}, {wanted} was expected"
             return into.detach().copy_(came)
 
-        return _Pending(arrive)
+        return Arrival(arrive)
 
     def subgroup(self, ranks: Sequence[int]) -> ThreadGroup | None:
         """As `Group`."""
@@ -167,21 +167,6 @@ class ThreadGroup:
     def _count(self, key: Hashable) -> int:
         self._calls[key] += 1
         return self._calls[key]
-
-
-class _Pending:
-    """A handle that does its work when it is waited for the first time."""
-
-    def __init__(self, arrive: Callable[[], Tensor]) -> None:
-        self._arrive: Callable[[], Tensor] | None = arrive
-        self._value: Tensor | None = None
-
-    def wait(self) -> Tensor:
-        """The result."""
-        if self._arrive is not None:
-            self._value, self._arrive = self._arrive(), None
-        assert self._value is not None
-        return self._value
 
 
 def _join(parts: list[Tensor]) -> Tensor:
