@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fathom.ops.matmul import slow
+
 # Queries at a time. Blocks of half a row do 3/4 of the work of whole rows, of a quarter 5/8, but products get
 # smaller; bf16 products want to be larger than fp32 ones.
 BLOCK = {torch.bfloat16: 256}
@@ -118,7 +120,11 @@ def blocked_attention(
 ) -> Tensor:
     """`plain_attention` of whole rows, causal, inside documents if those are given. -> [B, H, T, V].
 
-    bf16 scores are rounded once, before the softmax, which sums in fp32 inside.
+    bf16 scores are rounded once, before the softmax, which sums in fp32 inside. Where bf16 products are slow,
+    all of it is fp32 and only the result is rounded.
     """
+    dtype = v_BHTV.dtype
+    if slow(v_BHTV):
+        q_BHTK, k_BHTK, v_BHTV = q_BHTK.float(), k_BHTK.float(), v_BHTV.float()
     y: Tensor = _Blocked.apply(q_BHTK, k_BHTK, v_BHTV, scale, document_BT)
-    return y
+    return y.to(dtype)

@@ -15,6 +15,7 @@ from fathom.ops.blocked_attention import blocked_attention
 from fathom.ops.deferred import WeightGradients
 from fathom.ops.experts import Experts
 from fathom.ops.linear import FastLinear, Linear
+from fathom.ops.matmul import multiplies_bf16
 from fathom.ops.norm import FastRMSNorm, RMSNorm
 from fathom.ops.padded_experts import PaddedExperts
 from fathom.ops.rope import Rotation, fast_rotate, rotate
@@ -83,7 +84,8 @@ class FastKernels:
 
     def __init__(self, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
         """`dtype` of the products and where they are made: only bf16 ones on a CPU gain by rows filled up."""
-        self.row_multiple = ROW_MULTIPLE if dtype == torch.bfloat16 and device == "cpu" else 1
+        compiles = dtype == torch.bfloat16 and device == "cpu" and multiplies_bf16()
+        self.row_multiple = ROW_MULTIPLE if compiles else 1
         self.weight_gradients = WeightGradients()  # of the matrices; a pipeline may want them later
 
     def linear(self, width_in: int, width_out: int) -> nn.Module:

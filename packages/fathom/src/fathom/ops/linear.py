@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fathom.ops.deferred import WeightGradients, make_or_leave
+from fathom.ops.matmul import add_matmul, matmul
 
 
 class Linear(nn.Module):
@@ -52,7 +53,7 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.weight_YX = weight_YX  # as it is, because its gradient is added to in place
         ctx.weight_gradients = weight_gradients
-        return F.linear(x, weight_YX.to(x.dtype))
+        return matmul(x, weight_YX.to(x.dtype).T)
 
     @staticmethod
     @once_differentiable
@@ -61,7 +62,7 @@ class _Linear(torch.autograd.Function):
         dy_NY, x_NX = grad[0].flatten(0, -2), x.flatten(0, -2)
         wants_x, wants_weight, _ = ctx.needs_input_grad
         weight_YX = ctx.weight_YX
-        dx = (dy_NY @ weight_YX.to(dy_NY.dtype)).view_as(x) if wants_x else None
+        dx = matmul(dy_NY, weight_YX.to(dy_NY.dtype)).view_as(x) if wants_x else None
         own = ((weight_YX,), ((dy_NY, x_NX),), (wants_weight,))
         return dx, *make_or_leave(ctx.weight_gradients, *own, add_product), None
 
@@ -70,6 +71,6 @@ def add_product(weight_YX: Tensor, dy_NY: Tensor, x_NX: Tensor) -> Tensor | None
     """Add dy^T x to `weight_YX.grad` and return None, if that is there in the same dtype; else return it."""
     into_YX = weight_YX.grad
     if into_YX is None or into_YX.dtype != dy_NY.dtype:
-        return (dy_NY.T @ x_NX).to(weight_YX.dtype)
-    into_YX.addmm_(dy_NY.T, x_NX)
+        return matmul(dy_NY.T, x_NX).to(weight_YX.dtype)
+    add_matmul(into_YX, dy_NY.T, x_NX)
     return None

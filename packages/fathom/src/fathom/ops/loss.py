@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fathom.ops.matmul import add_matmul, matmul, matmul_into
 from fathom.ops.norm import wide
 
 IGNORE = -100  # the label of a position that has no loss
@@ -36,13 +37,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_hidden, grad_head = torch.empty_like(hidden_ND), torch.zeros_like(head)
         for start in range(0, hidden_ND.shape[0], chunk):
             part = slice(start, start + chunk)
-            logit_nV = F.linear(hidden_ND[part], head)
+            logit_nV = matmul(hidden_ND[part], head.T)
             few = chunk if logit_nV.is_cuda else max(WARM // logit_nV.shape[1], LEAST)
             for first in range(0, logit_nV.shape[0], few):
                 rows = slice(first, first + few)
                 total += _turn_into_gradient(logit_nV[rows], label_N[part][rows])
-            torch.mm(logit_nV, head, out=grad_hidden[part])
-            grad_head.addmm_(logit_nV.T, hidden_ND[part])
+            matmul_into(grad_hidden[part], logit_nV, head)
+            add_matmul(grad_head, logit_nV.T, hidden_ND[part])
         ctx.save_for_backward(grad_hidden, grad_head)
         ctx.head_VD = head_VD  # as it is, because its gradient is added to in place
         return total

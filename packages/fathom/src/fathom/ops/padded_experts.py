@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from fathom.ops.deferred import WeightGradients, make_or_leave
 from fathom.ops.experts import Experts, can_group
 from fathom.ops.grouped_experts import grouped_experts
+from fathom.ops.matmul import add_matmul, matmul_into
 
 
 class PaddedExperts(Experts):
@@ -61,11 +62,11 @@ class _Experts(torch.autograd.Function):
         g_RF = x_RD.new_empty(len(x_RD), gate.shape[1])
         u_RF, y_RD = torch.empty_like(g_RF), torch.empty_like(x_RD)
         for x_rD, gate_FD, up_FD, g_rF, u_rF in _each(counts, x_RD, gate_EFD, up_EFD, g_RF, u_RF):
-            torch.mm(x_rD, gate_FD.T, out=g_rF)
-            torch.mm(x_rD, up_FD.T, out=u_rF)
+            matmul_into(g_rF, x_rD, gate_FD.T)
+            matmul_into(u_rF, x_rD, up_FD.T)
         h_RF = F.silu(g_RF).mul_(u_RF).mul_(weight_R[:, None])
         for h_rF, down_DF, y_rD in _each(counts, h_RF, down_EDF, y_RD):
-            torch.mm(h_rF, down_DF.T, out=y_rD)
+            matmul_into(y_rD, h_rF, down_DF.T)
         ctx.save_for_backward(x_RD, weight_R, g_RF, u_RF)
         ctx.counts, ctx.weights, ctx.weight_gradients = counts, (gate, up, down), weight_gradients
         return y_RD
@@ -80,15 +81,15 @@ class _Experts(torch.autograd.Function):
         h_RF = s_RF * u_RF
         dh_RF, dx_RD = torch.empty_like(h_RF), torch.empty_like(x_RD)
         for dy_rD, down_DF, dh_rF in _each(counts, dy_RD, down_EDF, dh_RF):
-            torch.mm(dy_rD, down_DF, out=dh_rF)
+            matmul_into(dh_rF, dy_rD, down_DF)
         dweight_R = torch.linalg.vecdot(dh_RF, h_RF)
         h_RF.mul_(weight_R[:, None])
         dh_RF.mul_(weight_R[:, None])
         du_RF = s_RF.mul_(dh_RF)
         dg_RF = torch.ops.aten.silu_backward(dh_RF.mul_(u_RF), g_RF)
         for dg_rF, du_rF, gate_FD, up_FD, dx_rD in _each(counts, dg_RF, du_RF, gate_EFD, up_EFD, dx_RD):
-            torch.mm(dg_rF, gate_FD, out=dx_rD)
-            dx_rD.addmm_(du_rF, up_FD)
+            matmul_into(dx_rD, dg_rF, gate_FD)
+            add_matmul(dx_rD, du_rF, up_FD)
         rows = ((dg_RF, x_RD), (du_RF, x_RD), (dy_RD, h_RF))
         outer = partial(_outer, counts)
         wanted = ctx.needs_input_grad[1:4]
@@ -102,7 +103,7 @@ def _outer(counts: list[int], weight_EYX: Tensor, dy_RY: Tensor, x_RX: Tensor) -
     into_EYX = weight_EYX.grad if ready else torch.zeros_like(weight_EYX, dtype=x_RX.dtype)
     assert into_EYX is not None
     for dy_rY, x_rX, into_YX in _each(counts, dy_RY, x_RX, into_EYX):
-        into_YX.addmm_(dy_rY.T, x_rX)
+        add_matmul(into_YX, dy_rY.T, x_rX)
     return None if ready else into_EYX
 
 

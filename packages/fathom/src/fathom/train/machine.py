@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from fathom.config.errors import ConfigError, need
+from fathom.ops.matmul import matmul
 
 PROBE = {"cpu": 512, "cuda": 8192}  # side of the probe's matrices: where the rate is reached, in milliseconds
 REPEATS = 5
@@ -66,7 +67,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
     start = time.perf_counter()
-    a @ b
+    matmul(a, b)
     if a.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - start
