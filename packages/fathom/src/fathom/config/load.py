@@ -20,7 +20,7 @@ from fathom.config.presets import preset_values
 from fathom.config.recipe import Recipe
 from fathom.config.schema import Schema
 
-RECIPES = ("demo", "own-text", "sft", "small", "tiny", "v3", "v3-2048xh800")  # config/recipes/*.toml
+RECIPES = ("demo", "fp8", "own-text", "sft", "small", "tiny", "v3", "v3-2048xh800")  # config/recipes/*.toml
 PRESET = "model.preset"  # names a preset; not a setting itself, since a stored recipe holds the shape in full
 BUDGETS = ("train.steps", "train.tokens", "train.minutes")
 

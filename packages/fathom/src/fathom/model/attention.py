@@ -33,7 +33,7 @@ class MLA(nn.Module):
         self.kv_a = kernels.linear(D, a.kv_rank + a.rope_head)
         self.kv_norm = kernels.norm(a.kv_rank, config.norm_eps)
         self.kv_b = kernels.linear(a.kv_rank, a.num_heads * (a.nope_head + a.value_head))
-        self.out = kernels.linear(a.num_heads * a.value_head, D)
+        self.out = kernels.linear(a.num_heads * a.value_head, D, "finer")
 
     def forward(
         self,

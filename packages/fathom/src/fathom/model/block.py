@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fathom.config.model import ModelConfig
 from fathom.model.attention import MLA
 from fathom.model.cache import Cache
-from fathom.model.experts import Dispatch, MoE, SwiGLU
+from fathom.model.experts import Dispatch, MoE
 from fathom.model.router import Routing
 from fathom.ops.kernels import Kernels
 from fathom.ops.rope import Rotation
@@ -33,11 +33,11 @@ class Block(nn.Module):
         self.attn_norm = kernels.norm(config.hidden_size, config.norm_eps)
         self.attention = MLA(config, kernels)
         self.ffn_norm = kernels.norm(config.hidden_size, config.norm_eps)
-        self.ffn: MoE | SwiGLU
+        self.ffn: nn.Module
         if config.is_moe(layer):
             self.ffn = MoE(config, kernels, dispatch)
         else:
-            self.ffn = SwiGLU(config.hidden_size, config.dense_size, kernels)
+            self.ffn = kernels.swiglu(config.hidden_size, config.dense_size)
 
     def forward(
         self, x_BTD: Tensor, rows: Rows, expert_NK: Tensor | None = None

@@ -13,15 +13,14 @@ from torch import Tensor, nn
 
 from fathom.config.model import ModelConfig
 from fathom.model.router import Router, Routing
-from fathom.ops.experts import swiglu
 from fathom.ops.kernels import Kernels
-from fathom.ops.permute import collect, sort_by_expert, spread
+from fathom.ops.permute import Copies, Spread, collect, sort_by_expert, spread
 
 
 class Sent(NamedTuple):
     """Rows as the experts of this device see them, and the way back."""
 
-    x_RD: Tensor  # sorted by expert
+    x_RD: Tensor | Copies  # sorted by expert; what the kernels' experts take
     weight_R: Tensor
     count_E: Tensor  # rows of each expert held here
     way_back: Any  # the dispatch's own
@@ -140,9 +139,12 @@ def weight_of_rows(weight_NK: Tensor, row_NK: Tensor, rows: int) -> Tensor:
 class LocalDispatch:
     """All experts are on this device; nothing is sent and no token is dropped."""
 
-    def __init__(self, row_multiple: int = 1) -> None:
-        """Each expert gets a multiple of `row_multiple` rows: copies of token 0 whose weight is 0 fill up."""
-        self.row_multiple = row_multiple
+    def __init__(self, row_multiple: int = 1, spread: Spread = spread) -> None:
+        """Each expert gets a multiple of `row_multiple` rows: copies of token 0 whose weight is 0 fill up.
+
+        spread   what copies them: the kernels' own way
+        """
+        self.row_multiple, self.spread = row_multiple, spread
 
     def local_experts(self, num_experts: int) -> range:
         """All."""
@@ -156,7 +158,7 @@ class LocalDispatch:
         """Copy each token once per chosen expert, sorted by expert."""
         token_R, row_NK, count_E = sort_by_expert(expert_NK, num_experts, self.row_multiple)
         weight_R = weight_of_rows(weight_NK, row_NK, len(token_R))
-        return Sent(spread(x_ND, token_R, row_NK), weight_R, count_E, (token_R, row_NK))
+        return Sent(self.spread(x_ND, token_R, row_NK), weight_R, count_E, (token_R, row_NK))
 
     def receive(self, sending: Sent) -> Sent:
         """They are here."""
@@ -166,21 +168,6 @@ class LocalDispatch:
         """Sum the K outputs of each token."""
         token_R, row_NK = sent.way_back
         return collect(y_RD, token_R, row_NK)
-
-
-class SwiGLU(nn.Module):
-    """down(SiLU(gate x) * up x): the dense feed-forward, and the shared expert."""
-
-    def __init__(self, width: int, inner: int, kernels: Kernels) -> None:
-        super().__init__()
-        self.gate = kernels.linear(width, inner)
-        self.up = kernels.linear(width, inner)
-        self.down = kernels.linear(inner, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., D] -> [..., D]."""
-        y: Tensor = self.down(swiglu(self.gate(x), self.up(x)))
-        return y
 
 
 class MoE(nn.Module):
@@ -195,7 +182,7 @@ class MoE(nn.Module):
         self.dispatch, self.num_experts = dispatch, moe.num_experts
         self.router = Router(D, moe)
         self.experts = kernels.experts(len(dispatch.local_experts(moe.num_experts)), D, moe.expert_size)
-        self.shared = SwiGLU(D, moe.num_shared * moe.expert_size, kernels) if moe.num_shared else None
+        self.shared = kernels.swiglu(D, moe.num_shared * moe.expert_size) if moe.num_shared else None
 
     def forward(
         self, x_BTD: Tensor, real_BT: Tensor, expert_NK: Tensor | None = None

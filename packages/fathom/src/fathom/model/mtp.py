@@ -38,7 +38,7 @@ class MTPModule(nn.Module):
         D = config.hidden_size
         self.token_norm = kernels.norm(D, config.norm_eps)
         self.hidden_norm = kernels.norm(D, config.norm_eps)
-        self.project = kernels.linear(2 * D, D)
+        self.project = kernels.linear(2 * D, D, "full")
         self.block = Block(config, config.num_layers + depth, kernels, dispatch)
         self.norm = kernels.norm(D, config.norm_eps)
 

@@ -48,13 +48,13 @@ class Transformer(nn.Module):
         """Build and, unless `seed` is None, fill with initial weights (on the current default device)."""
         super().__init__()
         kernels = kernels or PlainKernels()
-        dispatch = dispatch or LocalDispatch(kernels.row_multiple)
+        dispatch = dispatch or LocalDispatch(kernels.row_multiple, kernels.spread)
         self.config = config
         self.recompute = False  # train sets it: blocks run again in the backward pass instead of being stored
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size, _weight=_empty_table(config))
         self.layers = nn.ModuleList(Block(config, i, kernels, dispatch) for i in range(config.num_layers))
         self.norm = kernels.norm(config.hidden_size, config.norm_eps)
-        self.head = kernels.linear(config.hidden_size, config.vocab_size)
+        self.head = kernels.linear(config.hidden_size, config.vocab_size, "full")
         self.mtp = nn.ModuleList(MTPModule(config, k, kernels, dispatch) for k in range(config.mtp.depth))
         frequency_P = frequencies(config.rope, config.attention.rope_head)
         self.register_buffer("frequency_P", frequency_P, persistent=False)

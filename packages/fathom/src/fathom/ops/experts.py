@@ -9,13 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fathom.ops.swiglu import swiglu
+
 GROUPED_DTYPES = (torch.bfloat16, torch.float32)
 ALIGNMENT = 16  # bytes: grouped_mm wants every row to start at a multiple of this
-
-
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """SiLU(gate) * up (arXiv 2002.05202)."""
-    return F.silu(gate) * up
 
 
 def can_group(x_RD: Tensor, w_EDF: Tensor) -> bool:

@@ -5,7 +5,7 @@ Another kind of product (FP8, say) is another such object; the model's pages do 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,13 @@ from fathom.ops.linear import FastLinear, Linear
 from fathom.ops.matmul import multiplies_bf16
 from fathom.ops.norm import FastRMSNorm, RMSNorm
 from fathom.ops.padded_experts import PaddedExperts
+from fathom.ops.permute import Copies, spread
 from fathom.ops.rope import Rotation, fast_rotate, rotate
+from fathom.ops.swiglu import SwiGLU
 
+# What a map bears where products are made in less than bf16 (report section 3.3): "low" = all of that; "finer" =
+# its input is kept in more digits; "full" = none of it.
+Precision = Literal["low", "finer", "full"]
 ROW_MULTIPLE = 32  # oneDNN compiles a bf16 product anew for every count of rows it has not seen
 
 
@@ -28,12 +33,20 @@ class Kernels(Protocol):
 
     row_multiple: int  # rows per expert are filled up to a multiple of this
 
-    def linear(self, width_in: int, width_out: int) -> nn.Module:
+    def linear(self, width_in: int, width_out: int, precision: Precision = "low") -> nn.Module:
         """A map with a `weight` [width_out, width_in] whose forward takes [..., width_in]."""
         ...
 
+    def swiglu(self, width: int, inner: int) -> nn.Module:
+        """A gated feed-forward network with the three maps of `SwiGLU` under their names."""
+        ...
+
     def experts(self, num_experts: int, width: int, inner: int) -> nn.Module:
-        """Stacked SwiGLU networks called as `Experts`."""
+        """Stacked SwiGLU networks called as `Experts`, with rows as `spread` gives them too."""
+        ...
+
+    def spread(self, x_ND: Tensor, token_R: Tensor, row_NK: Tensor) -> Tensor | Copies:
+        """What `experts` wants of rows on this device: [R, D], or what is needed to make them there."""
         ...
 
     def norm(self, size: int, eps: float) -> RMSNorm:
@@ -56,13 +69,21 @@ class PlainKernels:
 
     row_multiple = 1
 
-    def linear(self, width_in: int, width_out: int) -> nn.Module:
+    def linear(self, width_in: int, width_out: int, precision: Precision = "low") -> nn.Module:
         """A `Linear`."""
         return Linear(width_in, width_out)
+
+    def swiglu(self, width: int, inner: int) -> nn.Module:
+        """A `SwiGLU` of such maps."""
+        return SwiGLU(width, inner, self.linear)
 
     def experts(self, num_experts: int, width: int, inner: int) -> nn.Module:
         """An `Experts`."""
         return Experts(num_experts, width, inner)
+
+    def spread(self, x_ND: Tensor, token_R: Tensor, row_NK: Tensor) -> Tensor | Copies:
+        """`spread`."""
+        return spread(x_ND, token_R, row_NK)
 
     def norm(self, size: int, eps: float) -> RMSNorm:
         """An `RMSNorm`."""
@@ -88,13 +109,21 @@ class FastKernels:
         self.row_multiple = ROW_MULTIPLE if compiles else 1
         self.weight_gradients = WeightGradients()  # of the matrices; a pipeline may want them later
 
-    def linear(self, width_in: int, width_out: int) -> nn.Module:
+    def linear(self, width_in: int, width_out: int, precision: Precision = "low") -> nn.Module:
         """A `Linear` that adds its weight's gradient where it belongs."""
         return FastLinear(width_in, width_out, self.weight_gradients)
+
+    def swiglu(self, width: int, inner: int) -> nn.Module:
+        """A `SwiGLU` of such maps."""
+        return SwiGLU(width, inner, self.linear)
 
     def experts(self, num_experts: int, width: int, inner: int) -> nn.Module:
         """`Experts` on padded rows."""
         return PaddedExperts(num_experts, width, inner, self.weight_gradients)
+
+    def spread(self, x_ND: Tensor, token_R: Tensor, row_NK: Tensor) -> Tensor | Copies:
+        """`spread`."""
+        return spread(x_ND, token_R, row_NK)
 
     def norm(self, size: int, eps: float) -> RMSNorm:
         """An `RMSNorm` of few passes over memory."""

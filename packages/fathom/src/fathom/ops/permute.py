@@ -6,11 +6,23 @@ Axes:  N tokens   K experts per token   R rows, sorted by expert   D width
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class Copies(NamedTuple):
+    """Rows sorted by expert that have not been copied yet: experts may do that in a narrower form."""
+
+    x_ND: Tensor
+    token_R: Tensor
+    row_NK: Tensor
+
+
+Spread = Callable[[Tensor, Tensor, Tensor], Tensor | Copies]  # of x_ND, token_R and row_NK
 
 
 def sort_by_expert(

@@ -88,7 +88,7 @@ class Stages(nn.Module):
         self.layers = nn.ModuleDict({str(i): Block(config, i, kernels, dispatch) for i in own})
         if self.last:
             self.norm = kernels.norm(D, config.norm_eps)
-            self.head = kernels.linear(D, V)
+            self.head = kernels.linear(D, V, "full")
             depth = config.mtp.depth
             self.mtp = nn.ModuleList(MTPModule(config, k, kernels, dispatch) for k in range(depth))
         frequency_P = frequencies(config.rope, config.attention.rope_head)

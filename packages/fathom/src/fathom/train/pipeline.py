@@ -39,7 +39,7 @@ class Pipeline:
         """Build the stages that this rank holds; their weights are not filled."""
         self.config, self.parallel, self.mesh = config, parallel, mesh
         own = self._schedule(parallel.fewest_micros).stages_of(mesh.pipeline.rank)
-        dispatch: Dispatch = LocalDispatch(kernels.row_multiple)
+        dispatch: Dispatch = LocalDispatch(kernels.row_multiple, kernels.spread)
         if parallel.ep > 1:
             nodes = Nodes(mesh.experts, mesh.across, mesh.within)
             dispatch = AllToAll(nodes, row_multiple=kernels.row_multiple)
