@@ -18,6 +18,10 @@ class OptimConfig:
     weight_decay: float = setting(0.1, "decoupled decay of matrices", low=0.0)
     clip: float = setting(1.0, "largest global gradient norm; 0 = no clipping", low=0.0)
     ema: float = setting(0.0, "decay of the moving average of weights; 0 = none", low=0.0, high=0.99999)
+    moments: str = setting(
+        "auto", "how both moments are kept (report section 3.3.3: bf16); auto = bf16 in FP8 runs, else fp32",
+        choices=("auto", "bf16", "fp32"),
+    )
 
     def __post_init__(self) -> None:
         check(self, "train.optim")
@@ -117,6 +121,21 @@ class SaveConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Fp8Config:
+    """FP8 mixed precision (report section 3.3)."""
+
+    gradients: str = setting(
+        "tiles",
+        "of activations, cut for Dgrad: tiles of 1 x 128 (report), or blocks of 128 x 128, which made a 16B "
+        "model diverge (report appendix B.2)",
+        choices=("tiles", "blocks"),
+    )
+
+    def __post_init__(self) -> None:
+        check(self, "train.fp8")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """One training run. Give it `steps`, `tokens` or `minutes`: the first that is not 0 is the budget."""
 
@@ -128,7 +147,8 @@ class TrainConfig:
     batch_size: int = setting(15360, "rows per optimizer step", low=1)
     micro_batch: int = setting(0, "rows per forward pass; 0 = the whole batch", low=0)
     precision: str = setting(
-        "auto", "of the matmuls; masters stay fp32; auto = the faster one", choices=("auto", "bf16", "fp32")
+        "auto", "of the matmuls; masters stay fp32; auto = the faster of bf16 and fp32",
+        choices=("auto", "bf16", "fp32", "fp8"),
     )
     recompute: bool = setting(False, "recompute each block in the backward pass instead of storing it")
     mask_documents: bool = setting(False, "attention stays inside a document (report section 4.1: off)")
@@ -138,6 +158,7 @@ class TrainConfig:
         "fast", "fast = kernels with hand-written backward passes; plain = the forms they are tested against",
         choices=("fast", "plain"),
     )
+    fp8: Fp8Config = setting(Fp8Config, "what precision = fp8 may be told")
     optim: OptimConfig = setting(OptimConfig, "optimizer")
     schedule: ScheduleConfig = setting(ScheduleConfig, "schedules")
     balance: BalanceConfig = setting(BalanceConfig, "balance of experts, and MTP's weight")

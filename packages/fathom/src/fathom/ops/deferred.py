@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,9 +53,9 @@ def finish(left: Left) -> None:
 def make_or_leave(
     later: WeightGradients,
     weights: Sequence[Tensor],
-    rows: Sequence[tuple[Tensor, Tensor]],
+    rows: Sequence[tuple[Any, Any]],
     wanted: Sequence[bool],
-    outer: Callable[[Tensor, Tensor, Tensor], Tensor | None],
+    outer: Callable[[Tensor, Any, Any], Tensor | None],
 ) -> list[Tensor | None]:
     """What a backward pass returns for its weights: their gradients, or nothing if they wait.
 

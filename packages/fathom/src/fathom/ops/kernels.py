@@ -22,7 +22,7 @@ from fathom.ops.permute import Copies, spread
 from fathom.ops.rope import Rotation, fast_rotate, rotate
 from fathom.ops.swiglu import SwiGLU
 
-# What a map bears where products are made in less than bf16 (report section 3.3): "low" = all of that; "finer" =
+# What a map bears where products are made in less than bf16 (report section 3.3): "low" = that; "finer" =
 # its input is kept in more digits; "full" = none of it.
 Precision = Literal["low", "finer", "full"]
 ROW_MULTIPLE = 32  # oneDNN compiles a bf16 product anew for every count of rows it has not seen

@@ -56,14 +56,14 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
         (row_NK,) = ctx.saved_tensors
-        return _sum_rows(grad[0], row_NK), None, None
+        return sum_rows(grad[0], row_NK), None, None
 
 
 class _Collect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y_RD: Tensor, token_R: Tensor, row_NK: Tensor) -> Tensor:
         ctx.save_for_backward(token_R)
-        return _sum_rows(y_RD, row_NK)
+        return sum_rows(y_RD, row_NK)
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
@@ -71,7 +71,7 @@ class _Collect(torch.autograd.Function):
         return grad[0].index_select(0, token_R), None, None
 
 
-def _sum_rows(y_RD: Tensor, row_NK: Tensor) -> Tensor:
+def sum_rows(y_RD: Tensor, row_NK: Tensor) -> Tensor:
     """Sum of each token's K rows in one pass over memory, in the order k = 0, 1, ...: deterministic."""
     return F.embedding_bag(row_NK, y_RD.contiguous(), mode="sum")
 

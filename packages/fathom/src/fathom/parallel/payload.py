@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from fathom.ops.fp8 import BLOCK, E4M3, E4M3_MAX, SMALLEST_SCALE
+from fathom.ops.fp8 import BLOCK, E4M3, dequantize_tiles, quantize_tiles
 
 SCALE_BYTES = 4  # of one fp32 scale
 
@@ -60,33 +59,11 @@ class FP8:
 
     def encode(self, x_ND: Tensor) -> Tensor:
         """uint8 [N, D + 4G]."""
-        return pack_rows(*quantize_tiles(x_ND))
+        return pack_rows(*quantize_tiles(x_ND, power_of_two=True))
 
     def decode(self, sent_NW: Tensor, width: int, dtype: torch.dtype) -> Tensor:
         """Each number times the scale of its tile, rounded once."""
-        q_ND, scale_NG = unpack_rows(sent_NW, width)
-        x_NGd = _tiles(q_ND.float()) * scale_NG[..., None]
-        return x_NGd.flatten(1)[:, :width].to(dtype)
-
-
-def quantize_tiles(x_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows as E4M3 with one power-of-two scale for each 1 x 128 tile (report section 3.3.3).
-
-    x_ND        [N, D], any float dtype and width; the last tile may be ragged
-    returns     q_ND float8_e4m3fn [N, D]  and  scale_NG float32 [N, G], what q is multiplied by to get x back
-    guarantee   |q scale - x| <= 2**-4 |x|, or <= 2**-10 scale where x is below 2**-6 scale, for tiles whose
-                largest magnitude is 448 * 2**-126 or more; doing it again changes nothing; a tile with a NaN
-                or an infinity has a scale that is one too
-    """
-    tile_NGd = _tiles(x_ND.float())
-    amax_NG = tile_NGd.abs().amax(-1)
-    raw_NG = torch.where(amax_NG == 0, 1.0, (amax_NG / E4M3_MAX).clamp_min(SMALLEST_SCALE))
-    mantissa_NG, exponent_NG = raw_NG.frexp()  # raw = mantissa 2**exponent, mantissa in [0.5, 1)
-    up_NG = torch.ldexp(torch.ones_like(raw_NG), exponent_NG - (mantissa_NG == 0.5).int())
-    scale_NG = torch.where(raw_NG.isfinite(), up_NG, raw_NG)
-    # An older cast turns what is above 448 into NaN, so nothing may be left there by rounding.
-    q_NGd = (tile_NGd / scale_NG[..., None]).clamp_(-E4M3_MAX, E4M3_MAX)
-    return q_NGd.flatten(1)[:, : x_ND.shape[1]].to(E4M3), scale_NG
+        return dequantize_tiles(*unpack_rows(sent_NW, width), dtype)
 
 
 def pack_rows(q_ND: Tensor, scale_NG: Tensor) -> Tensor:
@@ -101,10 +78,3 @@ def unpack_rows(sent_NW: Tensor, width: int) -> tuple[Tensor, Tensor]:
     assert sent_NW.shape[1] == bytes_in_row, f"{sent_NW.shape[1]} bytes came, not {bytes_in_row}"
     scale_Ns = sent_NW[:, width:].clone(memory_format=torch.contiguous_format)  # to an aligned place
     return sent_NW[:, :width].contiguous().view(E4M3), scale_Ns.view(torch.float32)
-
-
-def _tiles(x_ND: Tensor) -> Tensor:
-    """[N, D] -> [N, G, 128], the ragged edge filled with zeros."""
-    D = x_ND.shape[1]
-    G = -(-D // BLOCK)
-    return F.pad(x_ND, (0, G * BLOCK - D)).view(len(x_ND), G, BLOCK)

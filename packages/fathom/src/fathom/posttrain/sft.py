@@ -23,9 +23,9 @@ from fathom.data.chat import encode_chat
 from fathom.data.conversations import Messages, open_conversations
 from fathom.data.tokenizer import Tokenizer
 from fathom.model.transformer import Transformer
-from fathom.ops.kernels import choose_kernels
 from fathom.train.loop import Run, Trainer
 from fathom.train.machine import survey
+from fathom.train.precision import kernels_for
 from fathom.train.start import check_out, check_same_model, saved_precision
 
 
@@ -120,7 +120,7 @@ def start_sft(
         origin=origin or {},
         notes={"base": str(base), "precision": machine.precision},
     )
-    kernels = choose_kernels(recipe.train.ops, machine.dtype, machine.device.type)
+    kernels = kernels_for(recipe.train, machine)
     model = Transformer(config, kernels=kernels, seed=None)
     model.load_state_dict(state, assign=True)
     trainer = Trainer(model, replace(recipe.train, mask_documents=True), data, machine, run)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fathom.ops.experts import Experts
+from fathom.ops.fp8.experts import Fp8Experts
+from fathom.ops.fp8.linear import Fp8Linear
 from fathom.ops.linear import Linear
 
 ALIGNMENT = 64  # elements: every view starts on a cache line
@@ -21,14 +23,18 @@ class Buffers:
     """fp32 masters and gradients of `model`, whose matrices compute in `dtype`.
 
     Order: matrices of products and the embedding (those that get a copy in `dtype`), other matrices (routers,
-    which stay fp32), then vectors (norms), which stay fp32 too. Weight decay concerns what comes before
-    `vectors`. Moving the model to another device afterwards would part it from its buffers.
+    which stay fp32, and what FP8 layers quantise), then vectors (norms), which stay fp32 too. Weight decay
+    concerns what comes before `vectors`. Moving the model to another device afterwards would part it from
+    its buffers.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         named = dict(model.named_parameters())
         products = [m for m in model.modules() if isinstance(m, Linear | Experts | nn.Embedding)]
-        narrow = {id(p) for m in products for p in m.parameters(recurse=False)}
+        self._in_fp8 = [m for m in products if isinstance(m, Fp8Linear | Fp8Experts)]
+        narrow = {
+            id(p) for m in products if m not in self._in_fp8 for p in m.parameters(recurse=False)
+        }
         order = sorted(named, key=lambda name: (named[name].ndim < 2, id(named[name]) not in narrow))
         self._place: dict[str, slice] = {}
         at, self.vectors, self.narrow = 0, 0, 0
@@ -72,9 +78,11 @@ class Buffers:
         return {name: self.view(buffer, name) for name in self._place}
 
     def refresh(self) -> None:
-        """Bring the copy that the model computes with up to the masters."""
+        """Bring the copies that the model computes with up to the masters: bf16 ones, and FP8 ones."""
         if self._copy is not None:
             self._copy.copy_(self.master[: self.narrow])
+        for layer in self._in_fp8:
+            layer.keep()
 
     def accumulate(self) -> None:
         """After each backward pass: add bf16 gradients to the fp32 ones (report section 3.3.2, figure 6)."""

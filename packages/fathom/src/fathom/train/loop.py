@@ -29,6 +29,7 @@ from fathom.train.live import LiveLine, describe
 from fathom.train.log import BITS_PER_BYTE, Journal, Sample
 from fathom.train.machine import Machine
 from fathom.train.optimizer import Optimizer
+from fathom.train.precision import lookouts, moments_of
 from fathom.train.schedule import batch_rows, bias_speed, learning_rate, mtp_weight
 from fathom.train.sinks import open_sinks
 from fathom.train.spikes import Watch
@@ -93,7 +94,8 @@ class Trainer:
         self.budget, self.at = Budget(config), Position()
         model.to(machine.device)
         model.recompute = config.recompute
-        self.optimizer = Optimizer(model, config.optim, machine.dtype)
+        self.optimizer = Optimizer(model, config.optim, machine.dtype, moments_of(config.optim, machine))
+        self._not_finite = lookouts(model)
         self.watch = Watch(config.stability)
         self._flops = flops_per_token(model.config, config.seq_len)
         self._saved: Path | None = None  # the checkpoint of this very step
@@ -162,10 +164,12 @@ class Trainer:
         lr = learning_rate(self.config, self.at.step, progress)
         losses = self._gradients(progress)
         norm = self.optimizer.clip(self._norm())
-        if self.watch.judge(losses.main, norm) is None:
+        if self.watch.judge(losses.main, norm, self._where) is None:
             self._update(losses, lr, progress)
         else:
             self.optimizer.skip()
+        for found in self._not_finite:
+            found.clear()
         seconds = self._agreed(time.perf_counter() - start)
         self._saved = None
         self.at.step += 1
@@ -182,6 +186,10 @@ class Trainer:
         if losses.count_LE.numel():
             speed = bias_speed(balance, schedule, progress)
             update_biases(self.model, losses.count_LE, speed, balance.bias_rule)
+
+    def _where(self) -> str | None:
+        """The first layer of this step that saw a NaN or an infinity; only FP8 layers look."""
+        return next((where for found in self._not_finite if (where := found.first(self.model))), None)
 
     def _norm(self) -> Tensor | None:
         """Of all gradients, if others hold some of them."""

@@ -12,7 +12,6 @@ from fathom.ops.matmul import matmul
 
 PROBE = {"cpu": 512, "cuda": 8192}  # side of the probe's matrices: where the rate is reached, in milliseconds
 REPEATS = 5
-SLOW_S = 0.05  # one product of a CPU without bf16 instructions says enough
 
 
 class Machine(NamedTuple):
@@ -21,10 +20,13 @@ class Machine(NamedTuple):
     device: torch.device
     dtype: torch.dtype  # of activations and matmuls
     peak_flops: float  # measured matmul rate in that dtype, FLOP/s: what MFU is a share of
+    fp8: bool = False  # linear maps multiply FP8; `dtype` is that of everything else
 
     @property
     def precision(self) -> str:
-        """The dtype as the configuration spells it."""
+        """As the configuration spells it."""
+        if self.fp8:
+            return "fp8"
         return "bf16" if self.dtype == torch.bfloat16 else "fp32"
 
     def describe(self) -> str:
@@ -50,6 +52,8 @@ def survey(device: str = "auto", precision: str = "auto") -> Machine:
     rates = {"fp32": matmul_rate(place, torch.float32), "bf16": matmul_rate(place, torch.bfloat16)}
     if precision == "auto":
         precision = max(rates, key=rates.__getitem__)
+    if precision == "fp8":  # the rate is that of bf16, so MFU in FP8 says how much better FP8 is
+        return Machine(place, torch.bfloat16, rates["bf16"], fp8=True)
     return Machine(place, torch.bfloat16 if precision == "bf16" else torch.float32, rates[precision])
 
 
@@ -60,8 +64,6 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     best = _seconds(a, b)
     for _ in range(REPEATS):
         best = min(best, _seconds(a, b))
-        if best > SLOW_S and device.type == "cpu":
-            break
     return 2 * side**3 / best
 
 

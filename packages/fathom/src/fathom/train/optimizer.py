@@ -1,4 +1,4 @@
-"""AdamW over fp32 master weights, and their moving average (report section 4.2; arXiv 1711.05101)."""
+"""AdamW over fp32 master weights, and their average (report sections 3.3.3 and 4.2; arXiv 1711.05101)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fathom.config.errors import DataError, need
 from fathom.config.train import OptimConfig
 from fathom.train.buffers import Buffers
+from fathom.train.narrow_adamw import NarrowAdamW
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 NORM_CHUNK = 1 << 16  # elements; the norm of 4e7 in one go sums in fp32 and is 0.3 % too small
@@ -22,8 +23,15 @@ class Optimizer:
     become views of the optimizer's buffers; with bf16 products its matrices are bf16 copies of fp32 masters.
     """
 
-    def __init__(self, model: nn.Module, config: OptimConfig, dtype: torch.dtype = torch.float32) -> None:
-        self.config, self.model = config, model
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimConfig,
+        dtype: torch.dtype = torch.float32,
+        moments: torch.dtype = torch.float32,
+    ) -> None:
+        """`dtype` is that of products, `moments` that in which both moments are kept: fp32 or bf16."""
+        self.config, self.model, self._moments = config, model, moments
         self.buffers = b = Buffers(model, dtype)
         self._flat = [nn.Parameter(part) for part in (b.master[: b.vectors], b.master[b.vectors :])]
         for flat, grad in zip(self._flat, (b.grad[: b.vectors], b.grad[b.vectors :]), strict=True):
@@ -33,7 +41,11 @@ class Optimizer:
             {"params": [self._flat[1]], "weight_decay": 0.0},
         ]
         betas = (config.beta1, config.beta2)
-        self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
+        self.adamw: torch.optim.Optimizer
+        if moments == torch.float32:
+            self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
+        else:
+            self.adamw = NarrowAdamW(groups, betas=betas, eps=config.eps)
         self.ema = b.master.clone() if config.ema else None
 
     def accumulate(self) -> None:
@@ -83,7 +95,7 @@ class Optimizer:
         for moment in MOMENTS:
             held = [self.adamw.state.get(flat, {}) for flat in self._flat]
             parts = zip(self._flat, held, strict=True)
-            whole = torch.cat([h[moment] if h else torch.zeros_like(flat) for flat, h in parts])
+            whole = torch.cat([h[moment] if h else torch.zeros_like(flat, dtype=self._moments) for flat, h in parts])
             moments |= {f"{moment}.{name}": part for name, part in self.buffers.views(whole).items()}
             steps = int(held[0]["step"]) if held[0] else 0
         return moments, steps
@@ -104,7 +116,7 @@ class Optimizer:
             fix="resume from an older checkpoint, or start from its weights with a new run",
             error=DataError,
         )
-        held = {moment: torch.zeros_like(b.master) for moment in MOMENTS}
+        held = {moment: torch.zeros_like(b.master, dtype=self._moments) for moment in MOMENTS}
         for moment, whole in held.items():
             for name, part in b.views(whole).items():
                 part.copy_(moments[f"{moment}.{name}"])

@@ -20,7 +20,6 @@ from fathom.checkpoint.newest import Saved
 from fathom.config.parallel import micro_rows, whole_batch
 from fathom.config.train import TrainConfig
 from fathom.model.transformer import Transformer
-from fathom.ops.kernels import choose_kernels
 from fathom.parallel.agree import together
 from fathom.parallel.group import Line
 from fathom.parallel.stage import mine
@@ -29,6 +28,7 @@ from fathom.train.log import Journal
 from fathom.train.loop import Rows, Run, Trainer
 from fathom.train.machine import Machine
 from fathom.train.pipeline import Pipeline
+from fathom.train.precision import kernels_for
 from fathom.train.schedule import batch_rows, bias_speed, mtp_weight
 from fathom.train.step import Losses, Weights
 from fathom.train.stop import StopSignals
@@ -72,6 +72,10 @@ class ParallelTrainer(Trainer):
     def _grads(self) -> dict[str, Tensor]:
         return self.optimizer.buffers.views(self.optimizer.buffers.grad)
 
+    def _where(self) -> str | None:
+        everyone = self.world.gather_objects(super()._where())
+        return next((f"{found} (rank {rank})" for rank, found in enumerate(everyone) if found), None)
+
     def _norm(self) -> Tensor:
         return self.pipeline.sharing.norm(self._grads())
 
@@ -105,7 +109,7 @@ class ParallelTrainer(Trainer):
         state = self._gather(self.optimizer.weights())
         if not self._writes:
             return None
-        kernels = choose_kernels(self.config.ops, self.machine.dtype, self.machine.device.type)
+        kernels = kernels_for(self.config, self.machine)
         model = Transformer(self.model.config, kernels=kernels, seed=None)
         model.load_state_dict(state)
         return model.to(self.machine.device)

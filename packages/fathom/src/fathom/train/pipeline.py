@@ -18,12 +18,14 @@ from fathom.config.parallel import ParallelConfig
 from fathom.data.batch import Batch
 from fathom.model.experts import Dispatch, LocalDispatch, MoE
 from fathom.model.mtp import MTPModule
+from fathom.ops.fp8.kernels import Fp8Kernels
 from fathom.ops.kernels import Kernels
 from fathom.ops.loss import IGNORE
 from fathom.parallel.dispatch import AllToAll
-from fathom.parallel.exchange import Nodes, held
+from fathom.parallel.exchange import PLAIN, Nodes, held
 from fathom.parallel.executor import Executor, lines, one_room
 from fathom.parallel.mesh import Mesh
+from fathom.parallel.payload import BF16, FP8
 from fathom.parallel.stage import MAIN, MTP, SEQUENCE, Micro, Stage, Stages, Step
 from fathom.schedule.build import build
 from fathom.schedule.op import Schedule
@@ -42,7 +44,13 @@ class Pipeline:
         dispatch: Dispatch = LocalDispatch(kernels.row_multiple, kernels.spread)
         if parallel.ep > 1:
             nodes = Nodes(mesh.experts, mesh.across, mesh.within)
-            dispatch = AllToAll(nodes, row_multiple=kernels.row_multiple)
+            fp8 = isinstance(kernels, Fp8Kernels)
+            dispatch = AllToAll(
+                nodes,
+                row_multiple=kernels.row_multiple,
+                dispatch=FP8() if fp8 else PLAIN,  # what experts would make of rows anyway
+                combine=BF16() if fp8 else PLAIN,
+            )
         self.model = Stages(config, parallel.stages, own, kernels, dispatch)
         self.sharing = Sharing(self.model, mesh)
         mesh.pipeline.open_channels(lines(self._schedule(parallel.fewest_micros)))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from fathom.config.train import StabilityConfig
 
+NOT_FINITE = "not finite"  # the kind of a step that is left out because of a NaN or an infinity
 LEAST_DEVIATION = 0.01  # nats of loss, 1 % of norm: where nothing varies, the least change is no spike
 SMALLEST_NORM = 1e-30  # its logarithm is finite
 
@@ -65,9 +66,15 @@ class Watch:
         """More steps were left out among the recent ones than the configuration allows."""
         return sum(self.recent) > self.config.limit
 
-    def judge(self, loss: float, norm: float) -> Skip | None:
-        """Why this step must not change the weights; None = it may. Remembers the step either way."""
+    def judge(self, loss: float, norm: float, where: Callable[[], str | None] = lambda: None) -> Skip | None:
+        """Why this step must not change the weights; None = it may. Remembers the step either way.
+
+        where   asked for the layer, if the loss or the norm is no number
+        """
         skip = self._reason(loss, norm)
+        found = where() if skip is not None and skip.kind == NOT_FINITE else None
+        if skip is not None and found:
+            skip = skip._replace(detail=f"{skip.detail}, first in {found}")
         self.recent.append(int(skip is not None))
         if skip is not None:
             self.counts[skip.kind] += 1
@@ -76,7 +83,7 @@ class Watch:
 
     def _reason(self, loss: float, norm: float) -> Skip | None:
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            return Skip("not finite", f"loss {loss:g}, gradient norm {norm:g}")
+            return Skip(NOT_FINITE, f"loss {loss:g}, gradient norm {norm:g}")
         above = []
         for level, value, what in (
             (self.loss, loss, f"loss {loss:.4g}"),

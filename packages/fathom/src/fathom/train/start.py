@@ -22,11 +22,11 @@ from fathom.data.corpus import CorpusMeta
 from fathom.data.loader import Loader
 from fathom.data.tokenizer import Tokenizer
 from fathom.model.transformer import Transformer
-from fathom.ops.kernels import choose_kernels
 from fathom.train.held_out import bits_per_byte
 from fathom.train.log import METRICS
 from fathom.train.loop import Run, Trainer, noted
 from fathom.train.machine import Machine, survey
+from fathom.train.precision import kernels_for
 from fathom.train.samples import held_out_samples
 
 EVAL_ROWS = 16  # most rows per forward pass of an evaluation
@@ -136,7 +136,7 @@ def start(
     machine = survey(recipe.train.device, saved_precision(recipe.train.precision, saved))
     corpus = prepare_corpus(recipe, out)
     loader, run = open_run(recipe, out, corpus, machine, title=title, quiet=quiet, origin=origin or {})
-    kernels = choose_kernels(recipe.train.ops, machine.dtype, machine.device.type)
+    kernels = kernels_for(recipe.train, machine)
     model = Transformer(recipe.model, kernels=kernels, seed=recipe.train.seed if saved is None else None)
     trainer = Trainer(model, recipe.train, loader, machine, run)
     if saved is not None:

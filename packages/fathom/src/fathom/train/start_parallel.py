@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fathom.checkpoint.manifest import MANIFEST
 from fathom.config.recipe import Recipe
-from fathom.ops.kernels import choose_kernels
 from fathom.parallel.agree import agree, check_world, fingerprint, together
 from fathom.parallel.group import Group
 from fathom.parallel.mesh import make_mesh
@@ -16,6 +15,7 @@ from fathom.parallel.stage import fill
 from fathom.train.machine import Machine, survey
 from fathom.train.parallel import ParallelTrainer
 from fathom.train.pipeline import Pipeline
+from fathom.train.precision import kernels_for
 from fathom.train.start import check_out, check_same_model, open_run, prepare_corpus, saved_precision
 
 
@@ -52,7 +52,7 @@ def start_parallel(
         world,
         lambda: open_run(recipe, out, corpus, machine, title=title, quiet=quiet, origin=origin or {}),
     )
-    kernels = choose_kernels(recipe.train.ops, machine.dtype, machine.device.type)
+    kernels = kernels_for(recipe.train, machine)
     pipeline = Pipeline(recipe.model, recipe.parallel, make_mesh(recipe.parallel, world), kernels)
     if saved is None:
         fill(pipeline.model, pipeline.experts, recipe.train.seed)

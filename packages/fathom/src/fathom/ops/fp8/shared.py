@@ -1,0 +1,75 @@
+"""What the FP8 layers of one model share: the backend, how gradients are cut, what was quantised last."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fathom.ops.deferred import WeightGradients
+from fathom.ops.fp8.backend import Backend
+from fathom.ops.fp8.tiles import BLOCK, Quantized
+
+Gradients = Literal["tiles", "blocks"]  # how activation gradients are cut for Dgrad; blocks: appendix B.2
+
+
+class NotFinite:
+    """Which layer was the first of a step to see a NaN or an infinity.
+
+    Scales tell: a tile that holds one has a scale that is one. Nothing waits for a GPU until somebody asks.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, str], tuple[nn.Module, Tensor]] = {}
+
+    def look(self, module: nn.Module, what: str, scale: Tensor) -> None:
+        """`module` has read `what` with these scales."""
+        fine = scale.isfinite().all()
+        key = (id(module), what)
+        before = self._seen.get(key)
+        self._seen[key] = (module, fine if before is None else before[1] & fine)
+
+    def first(self, model: nn.Module) -> str | None:
+        """The first that was not finite, by its name in `model`: "layers.1.ffn.experts: its input"."""
+        names = {id(module): name for name, module in model.named_modules()}
+        for (key, what), (_, fine) in self._seen.items():
+            if not fine:
+                return f"{names.get(key, 'a layer')}: {what}"
+        return None
+
+    def clear(self) -> None:
+        """Begin a new step."""
+        self._seen.clear()
+
+
+class Shared:
+    """One of it for all FP8 layers of a model."""
+
+    def __init__(
+        self, backend: Backend, weight_gradients: WeightGradients, gradients: Gradients = "tiles"
+    ) -> None:
+        self.backend, self.weight_gradients, self.gradients = backend, weight_gradients, gradients
+        self.not_finite = NotFinite()
+        self._last: tuple[weakref.ref[Tensor], int, bool, Quantized] | None = None
+
+    @torch.no_grad()
+    def input(self, x: Tensor, *, power_of_two: bool = False) -> Quantized:
+        """[..., D] as tiles of [N, D]; made once for layers that read the same tensor in turn."""
+        if x.is_inference():
+            return self.backend.tiles(x.flatten(0, -2), power_of_two=power_of_two)
+        if self._last is not None:
+            of, version, rounded, made = self._last
+            if of() is x and version == x._version and rounded == power_of_two:
+                return made
+        made = self.backend.tiles(x.flatten(0, -2), power_of_two=power_of_two)
+        self._last = (weakref.ref(x), x._version, power_of_two, made)
+        return made
+
+    def gradient(self, dy_NY: Tensor, *, power_of_two: bool = False) -> Quantized:
+        """An activation gradient as Dgrad wants it: tiles, or blocks whose rows share their scales."""
+        if self.gradients == "tiles":
+            return self.backend.tiles(dy_NY, power_of_two=power_of_two)
+        q, scale_AG = self.backend.blocks(dy_NY)
+        return Quantized(q, scale_AG.repeat_interleave(BLOCK, 0)[: len(dy_NY)])
