@@ -19,6 +19,7 @@ from fathom.config.footprint import (
     activation_bytes,
     checkpoint_bytes,
     checkpoints_at_once,
+    in_fp8,
     memory,
     narrow,
     plan,
@@ -56,21 +57,26 @@ def test_parameters_are_those_of_the_model(name: str) -> None:
     norms = [p.numel() for p in model.parameters() if p.ndim == 1]
     assert isinstance(model.embed, nn.Embedding)
     assert narrow(config) == trainable(config) - sum(kept_wide) - sum(norms)
-    shares = {s.name: s.bytes for s in memory(config, V3.train, bf16=True, fused=True)}
+    shares = {s.name: s.bytes for s in memory(config, V3.train, precision="bf16", fused=True)}
     for share in ("fp32 masters", "fp32 gradients", "moving average"):
         assert shares[share] == sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def stored(config: ModelConfig, *, seq_len: int, rows: int = 2, bf16: bool, recompute: bool) -> int:
+def stored(
+    config: ModelConfig, *, seq_len: int, rows: int = 2, bf16: bool, recompute: bool, fp8: bool = False
+) -> int:
     """Bytes that the backward pass finds stored, beside the parameters themselves."""
     import torch
     from torch import Tensor
 
     from fathom.model.transformer import Transformer
+    from fathom.ops.fp8.cpu import Cpu
+    from fathom.ops.fp8.kernels import Fp8Kernels
     from fathom.ops.kernels import choose_kernels
 
     dtype = torch.bfloat16 if bf16 else torch.float32
-    model = Transformer(config, kernels=choose_kernels("fast", dtype), seed=0)
+    kernels = Fp8Kernels(Cpu()) if fp8 else choose_kernels("fast", dtype)
+    model = Transformer(config, kernels=kernels, seed=0)
     model.recompute = recompute
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     held: dict[int, Tensor] = {}    # kept alive, so that no place is counted for two tensors
@@ -96,6 +102,26 @@ def test_activations_are_about_what_is_stored(rows: int, seq_len: int, bf16: boo
     said = activation_bytes(TINY, rows, seq_len, wide=2 if bf16 else 4, fused=False, recompute=False)
     measured = stored(TINY, rows=rows, seq_len=seq_len, bf16=bf16, recompute=False)
     assert measured / 1.5 < said < measured * 1.5, (said, measured)
+
+
+@pytest.mark.parametrize("rows, seq_len", [(4, 64), (2, 384), (6, 256)])
+def test_activations_in_fp8_are_about_what_is_stored(rows: int, seq_len: int) -> None:
+    said = activation_bytes(TINY, rows, seq_len, wide=2, fused=False, recompute=False, fp8=True)
+    measured = stored(TINY, rows=rows, seq_len=seq_len, bf16=True, recompute=False, fp8=True)
+    assert measured / 1.5 < said < measured * 1.5, (said, measured)
+
+
+def test_an_fp8_run_holds_bytes_instead_of_copies() -> None:
+    fp8 = replace(V3.train, precision="fp8")
+    bf16, narrower = (
+        {s.name: s.bytes for s in memory(V3.model, train, precision=p, fused=True)}
+        for train, p in ((V3.train, "bf16"), (fp8, "fp8"))
+    )
+    assert narrower["moments of AdamW"] == bf16["moments of AdamW"] / 2
+    assert narrower["FP8 copy"] == in_fp8(V3.model)
+    assert narrower["bf16 copy and its gradients"] == 4 * (narrow(V3.model) - in_fp8(V3.model))
+    assert narrower["activations"] < bf16["activations"]
+    assert checkpoint_bytes(V3.model, fp8) < checkpoint_bytes(V3.model, V3.train)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +171,7 @@ def test_v3_is_what_the_report_says() -> None:
     grown = 469e9 / found.full_tokens                   # the fewest before; with the first batch, five times
     assert constant + grown < found.steps < constant + 5 * grown
     assert 2.4e11 < flops_per_token(V3.model, 4096) < 2.7e11
-    shares = {s.name: s.bytes for s in memory(V3.model, V3.train, bf16=True, fused=True)}
+    shares = {s.name: s.bytes for s in memory(V3.model, V3.train, precision="bf16", fused=True)}
     assert shares["bf16 copy and its gradients"] == 4 * narrow(V3.model) < shares["fp32 masters"]
     assert shares["activations"] < 10 * 2**30    # recomputed, 4096 tokens
 

@@ -61,9 +61,10 @@ def estimate(model: ModelConfig, train: TrainConfig, out: Path) -> dict[str, Any
     from fathom.train.schedule import batch_rows
 
     place = room(train.device)
-    bf16 = train.precision == "bf16" or (train.precision == "auto" and place.device == "cuda")
+    faster = "bf16" if place.device == "cuda" else "fp32"
+    precision = faster if train.precision == "auto" else train.precision
     length = plan(train, partial(batch_rows, train))
-    shares = memory(model, train, bf16=bf16, fused=place.device == "cuda")
+    shares = memory(model, train, precision=precision, fused=place.device == "cuda")
     per_token = flops_per_token(model, train.seq_len)
     counts = count(model)
     one, most = checkpoint_bytes(model, train), checkpoints_at_once(train, length.steps)
@@ -76,7 +77,7 @@ def estimate(model: ModelConfig, train: TrainConfig, out: Path) -> dict[str, Any
             "step": per_token * length.full_tokens,
             "run": None if length.tokens is None else per_token * length.tokens,
         },
-        "precision": "bf16" if bf16 else "fp32",
+        "precision": precision,
         "memory": {share.name: share.bytes for share in shares},
         "formulas": {share.name: share.formula for share in shares},
         "memory_needed": sum(share.bytes for share in shares),

@@ -15,7 +15,8 @@ from fathom.config.counts import Part, mtp_parts, trunk_parts
 from fathom.config.model import ModelConfig
 from fathom.config.train import TrainConfig
 
-FP32, BF16 = 4, 2  # bytes
+FP32, BF16 = 4, 2  # bytes of a number
+FP8, E5M6 = 1 + 4 / 128, 1.5 + 4 / 128  # with their share of a scale
 CHUNK = 1024  # positions whose logits are held at a time: fathom.ops.loss
 BLOCK = {BF16: 256, FP32: 128}  # queries of a block: fathom.ops.blocked_attention
 KEEP_BYTES = 64 << 20  # of scores, up to which a call of it keeps its probabilities
@@ -62,28 +63,48 @@ def _parts(model: ModelConfig) -> list[Part]:
     return [*trunk_parts(model), *mtp_parts(model)]
 
 
-def memory(model: ModelConfig, train: TrainConfig, *, bf16: bool, fused: bool) -> list[Share]:
+def in_fp8(model: ModelConfig) -> int:
+    """Those of `narrow` that an FP8 run has in FP8 instead: not the two tables, nor MTP's projection."""
+    wide = ("embedding", "head", "projection")
+    return narrow(model) - sum(p.total for p in _parts(model) if p.name in wide)
+
+
+def moment_bytes(train: TrainConfig) -> int:
+    """Of one moment of one parameter: `fathom.train.precision.moments_of`."""
+    narrow = train.precision == "fp8" if train.optim.moments == "auto" else train.optim.moments == "bf16"
+    return BF16 if narrow else FP32
+
+
+def memory(model: ModelConfig, train: TrainConfig, *, precision: str, fused: bool) -> list[Share]:
     """What one process holds at the height of a step, with `train.ops = "fast"`.
 
-    bf16    products are in bf16: copies of weights beside the fp32 masters, activations half as wide
-    fused   attention is a GPU's fused kernel, which keeps no probabilities
+    precision   "fp32"; "bf16": copies of weights beside the fp32 masters, activations half as wide; "fp8":
+                most copies, and what the backward passes of products read, are bytes
+    fused       attention is a GPU's fused kernel, which keeps no probabilities
     Left out: the program and its libraries, the batch, gradients of activations on their way back, space that
     an allocator cannot reuse, norms' statistics, routing. `train.ops = "plain"` stores up to twice as much.
     """
     P, n = trainable(model), narrow(model)
-    wide = BF16 if bf16 else FP32
+    fp8, wide, each = precision == "fp8", FP32 if precision == "fp32" else BF16, moment_bytes(train)
     rows = train.micro_batch or train.batch_size
     shares = [
         Share("fp32 masters", FP32 * P, "4 bytes a parameter"),
         Share("fp32 gradients", FP32 * P, "4 bytes a parameter"),
-        Share("moments of AdamW", 2 * FP32 * P, "2 x 4 bytes a parameter"),
+        Share("moments of AdamW", 2 * each * P, f"2 x {each} bytes a parameter"),
     ]
     if train.optim.ema:
         shares.append(Share("moving average", FP32 * P, "4 bytes a parameter"))
-    if bf16:
-        said = "2 x 2 bytes for each number of a product or the embedding"
+    if fp8:
+        q = in_fp8(model)
+        shares.insert(1, Share("FP8 copy", q, "1 byte for each number of a product in FP8"))
+        n -= q
+    if wide == BF16:
+        said = f"2 x 2 bytes for each number of {'the others' if fp8 else 'a product'} or the embedding"
         shares.insert(1, Share("bf16 copy and its gradients", 2 * BF16 * n, said))
-    held = activation_bytes(model, rows, train.seq_len, wide=wide, fused=fused, recompute=train.recompute)
+    recompute = train.recompute
+    held = activation_bytes(
+        model, rows, train.seq_len, wide=wide, fused=fused, recompute=recompute, fp8=fp8
+    )
     again = ", one block's and every block's input" if train.recompute else ""
     shares.append(Share("activations", held, f"of {rows} x {train.seq_len:,} tokens{again}"))
     logits = logit_bytes(model, rows * train.seq_len, wide=wide)
@@ -91,7 +112,7 @@ def memory(model: ModelConfig, train: TrainConfig, *, bf16: bool, fused: bool) -
 
 
 def activation_bytes(
-    model: ModelConfig, rows: int, seq_len: int, *, wide: int, fused: bool, recompute: bool
+    model: ModelConfig, rows: int, seq_len: int, *, wide: int, fused: bool, recompute: bool, fp8: bool = False
 ) -> int:
     """What the backward pass of one micro-batch finds stored, `wide` bytes for each number.
 
@@ -102,19 +123,45 @@ def activation_bytes(
     where S is the mean number of keys that a block of queries sees, and 0 on a GPU and where all scores would
     exceed 64 MiB; the embedding and the sums of the residual stream store nothing. An MTP module adds 5 D
     before and after its block. Recomputation stores every block's input, and all of one block at a time.
+    In FP8 what products read is bytes: the gained half of each norm, for experts in two cuts, and 2 F inside
+    each SwiGLU, while the routed experts' D is stored once a token; attention's H W outputs are there in E5M6
+    as well.
     """
-    D, depth = model.hidden_size, model.mtp.depth
+    if fp8:
+        return _fp8_activation_bytes(model, rows, seq_len, fused=fused, recompute=recompute)
+
+    D = model.hidden_size
     dropped = fused or rows * model.attention.num_heads * seq_len**2 * wide > KEEP_BYTES
     attention = _attention(model, 0.0 if dropped else _mean_keys(seq_len, BLOCK[wide]))
     dense = wide * (attention + 2 * D + 4 * model.dense_size)
     experts = wide * (attention + 2 * D + _experts(model)) + (FP32 * D if wide != FP32 else 0)
+    return round(rows * seq_len * _stored(model, dense, experts, wide, recompute))
+
+
+def _fp8_activation_bytes(
+    model: ModelConfig, rows: int, seq_len: int, *, fused: bool, recompute: bool
+) -> int:
+    a, m, D = model.attention, model.moe, model.hidden_size
+    dropped = fused or rows * a.num_heads * seq_len**2 * BF16 > KEEP_BYTES
+    keys = 0.0 if dropped else _mean_keys(seq_len, BLOCK[BF16])
+    head = BF16 * (2 * a.qk_head + a.nope_head + 2 * a.value_head + keys) + E5M6 * a.value_head
+    attention = (BF16 + FP8) * (D + a.q_rank + a.kv_rank) + a.num_heads * head
+    dense = attention + (BF16 + FP8) * D + 2 * FP8 * model.dense_size
+    inner = 2 * FP8 * m.expert_size * (m.num_shared + m.experts_per_token)
+    experts = attention + (BF16 + 2 * FP8 + FP32) * D + inner
+    return round(rows * seq_len * _stored(model, dense, experts, BF16, recompute))
+
+
+def _stored(model: ModelConfig, dense: float, experts: float, wide: int, recompute: bool) -> float:
+    """Bytes of a token, of those of a dense block and of one with experts."""
+    D, depth = model.hidden_size, model.mtp.depth
     moe_layers = model.num_layers - model.dense_layers
     if recompute:
         largest = max(dense if model.dense_layers else 0.0, experts if moe_layers + depth else 0.0)
         stored = wide * D * (model.num_layers + 2 * depth) + largest
     else:
         stored = dense * model.dense_layers + experts * (moe_layers + depth)
-    return round(rows * seq_len * (stored + wide * D * (1 + 5 * depth)))
+    return stored + wide * D * (1 + 5 * depth)
 
 
 def _attention(model: ModelConfig, keys: float) -> float:
@@ -157,7 +204,7 @@ def checkpoint_bytes(model: ModelConfig, train: TrainConfig) -> int:
     Headers, JSON and the tokenizer come on top: well below 1 MB for a model of ours.
     """
     weights = trainable(model) + routing_biases(model)
-    return FP32 * (weights + 2 * trainable(model) + (weights if train.optim.ema else 0))
+    return FP32 * weights * (2 if train.optim.ema else 1) + 2 * moment_bytes(train) * trainable(model)
 
 
 def plan(train: TrainConfig, rows_at: Callable[[float], int]) -> Plan:
