@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fathom.ops.fp8 import (
+from fathom.ops.fp8.tiles import (
     BLOCK,
     E4M3,
     E4M3_MAX,

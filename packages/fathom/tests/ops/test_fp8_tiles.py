@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fathom.ops.fp8 import (
+from fathom.ops.fp8.e5m6 import E5M6_MAX, pack_e5m6, round_e5m6, unpack_e5m6
+from fathom.ops.fp8.tiles import (
     BLOCK,
     E4M3_MAX,
     Quantized,
@@ -19,7 +20,6 @@ from fathom.ops.fp8 import (
     quantize_tiles,
     tiles_to_columns,
 )
-from fathom.ops.fp8.e5m6 import E5M6_MAX, pack_e5m6, round_e5m6, unpack_e5m6
 
 SIZES = st.integers(1, 300)
 SEEDS = st.integers(0, 10**6)

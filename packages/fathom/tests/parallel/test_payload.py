@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fathom.ops.fp8 import E4M3, quantize_tiles
+from fathom.ops.fp8.tiles import E4M3, quantize_tiles
 from fathom.parallel.payload import BF16, FP8, Plain, pack_rows, unpack_rows
 
 V3_WIDTH = 7168

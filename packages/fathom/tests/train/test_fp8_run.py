@@ -117,8 +117,8 @@ def test_a_nan_is_reported_with_the_name_of_the_layer(corpus, tmp_path):
 @pytest.mark.parametrize("ops", ["plain", "fast"])
 def test_the_reference_can_train_too(corpus, tmp_path, ops):
     trainer = start(recipe(corpus, 2, f"train.ops={ops}"), tmp_path, quiet=True)
-    name = {"plain": "FP8 reference", "fast": "FP8 on a CPU"}[ops]
-    assert trainer.model.layers[1].ffn.experts.shared.backend.name == name
+    backend = trainer.model.layers[1].ffn.experts.shared.backend
+    assert backend.name.startswith({"plain": "FP8 reference", "fast": "FP8 multiplied as"}[ops])
     assert torch.isfinite(torch.tensor(trainer.step()["train/loss"]))
 
 

@@ -17,7 +17,7 @@ from fathom.checkpoint.fp8_blocks import F8, check_finite, is_scale, scale_name
 from fathom.checkpoint.stream import Shard, write_index
 from fathom.checkpoint.tensors import TORCH, Reader, Stored, Writer
 from fathom.config.errors import DiskError
-from fathom.ops.fp8 import BLOCK, E4M3_MAX, dequantize_blocks, quantize_blocks
+from fathom.ops.fp8.tiles import BLOCK, E4M3_MAX, dequantize_blocks, quantize_blocks
 
 STRIP = 1 << 20  # elements converted at once: 4 MiB in fp32, and arithmetic needs a few of these
 Told = Callable[[int, int], None]  # bytes written so far, bytes in all

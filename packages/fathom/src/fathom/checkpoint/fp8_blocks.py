@@ -18,7 +18,7 @@ from fathom.checkpoint.names import ROUTING_BIAS, official
 from fathom.checkpoint.tensors import TORCH, Kind, Reader, Stored
 from fathom.config.errors import DataError, need, plain, quoted
 from fathom.config.model import ModelConfig
-from fathom.ops.fp8 import BLOCK, dequantize_blocks, scale_shape
+from fathom.ops.fp8.tiles import BLOCK, dequantize_blocks, scale_shape
 
 Weights = Literal["bf16", "fp8"]
 F8 = "F8_E4M3"

@@ -65,6 +65,7 @@ def examine() -> dict[str, Any]:
         "cpu": cpu(torch),
         "cuda": cuda_devices(torch),
         "bf16": bf16(torch),
+        "fp8": fp8(torch),
         "memory_gib": memory_gib(),
         "disk_free_gib": disk_free_gib(),
         "compiler": first_version(COMPILERS),
@@ -85,6 +86,7 @@ def table(found: dict[str, Any]) -> str:
         ("cpu", f"{cpu['cores']} cores" + (f", {cpu['capability']} kernels" if cpu["capability"] else "")),
         ("cuda", "; ".join(cuda) or "no device; runs use the CPU"),
         ("bf16", found["bf16"]["verdict"]),
+        ("fp8", found["fp8"]["verdict"]),
         ("memory", f"{memory['free']} of {memory['total']} GiB free" if memory else "unknown"),
         ("disk", "unknown" if disk is None else f"{disk} GiB free in this folder"),
         ("compiler", found["compiler"] or "none; kernels use their plain form"),
@@ -143,8 +145,22 @@ def bf16(torch: Any) -> dict[str, Any]:
         works = bool((ones @ ones == 2).all())
     except RuntimeError:
         works = False
-    speed = f"fast ({', '.join(found)})" if found else "slow: no instructions for it"
+    speed = f"fast ({', '.join(found)})" if found else "not in hardware: multiplied in fp32"
     return {"works": works, "fast": bool(found), "verdict": f"works, {speed}" if works else "does not work"}
+
+
+def fp8(torch: Any) -> dict[str, Any]:
+    """Whether `train.precision=fp8` has tensor cores to run in, or only shows what it would do."""
+    if torch is None:
+        return {"fast": None, "verdict": "unknown without torch"}
+    missing = "there is no CUDA device"
+    if torch.cuda.is_available():
+        from fathom.ops.fp8.hopper import why_not
+
+        missing = why_not()
+    if not missing:
+        return {"fast": True, "verdict": "works, fast (tensor cores)"}
+    return {"fast": False, "verdict": f"works, slower than bf16 ({missing}): multiplied as bf16 or fp32"}
 
 
 def cpu_flags() -> set[str]:

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fathom.ops.fp8 import BLOCK, E4M3, dequantize_tiles, quantize_tiles
+from fathom.ops.fp8.tiles import BLOCK, E4M3, dequantize_tiles, quantize_tiles
 
 SCALE_BYTES = 4  # of one fp32 scale
 

@@ -95,7 +95,8 @@ class Optimizer:
         for moment in MOMENTS:
             held = [self.adamw.state.get(flat, {}) for flat in self._flat]
             parts = zip(self._flat, held, strict=True)
-            whole = torch.cat([h[moment] if h else torch.zeros_like(flat, dtype=self._moments) for flat, h in parts])
+            dtype = self._moments
+            whole = torch.cat([h[moment] if h else torch.zeros_like(p, dtype=dtype) for p, h in parts])
             moments |= {f"{moment}.{name}": part for name, part in self.buffers.views(whole).items()}
             steps = int(held[0]["step"]) if held[0] else 0
         return moments, steps

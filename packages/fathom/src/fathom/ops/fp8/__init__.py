@@ -11,34 +11,13 @@ and the same blocks transposed (Dgrad), dW from dy and x in 128 x 1 tiles (Wgrad
 axis that is summed over.
 """
 
-from fathom.ops.fp8.tiles import (
-    BLOCK,
-    E4M3,
-    E4M3_MAX,
-    SMALLEST_SCALE,
-    Quantized,
-    dequantize_blocks,
-    dequantize_columns,
-    dequantize_tiles,
-    quantize_blocks,
-    quantize_columns,
-    quantize_tiles,
-    scale_shape,
-    tiles_to_columns,
-)
-
-__all__ = [
-    "BLOCK",
-    "E4M3",
-    "E4M3_MAX",
-    "SMALLEST_SCALE",
-    "Quantized",
-    "dequantize_blocks",
-    "dequantize_columns",
-    "dequantize_tiles",
-    "quantize_blocks",
-    "quantize_columns",
-    "quantize_tiles",
-    "scale_shape",
-    "tiles_to_columns",
-]
+from fathom.ops.fp8.e5m6 import pack_e5m6 as pack_e5m6
+from fathom.ops.fp8.e5m6 import unpack_e5m6 as unpack_e5m6
+from fathom.ops.fp8.tiles import Quantized as Quantized
+from fathom.ops.fp8.tiles import dequantize_blocks as dequantize_blocks
+from fathom.ops.fp8.tiles import dequantize_columns as dequantize_columns
+from fathom.ops.fp8.tiles import dequantize_tiles as dequantize_tiles
+from fathom.ops.fp8.tiles import quantize_blocks as quantize_blocks
+from fathom.ops.fp8.tiles import quantize_columns as quantize_columns
+from fathom.ops.fp8.tiles import quantize_tiles as quantize_tiles
+from fathom.ops.fp8.tiles import tiles_to_columns as tiles_to_columns

@@ -18,6 +18,9 @@ from fathom.ops.fp8.tiles import Quantized
 class Backend(Protocol):
     """Quantisation and the three products of a linear map (report section 3.3.1, figure 6).
 
+    Call `backward` with the same `Quantized` for one weight: what is made of it is kept with it. Numbers
+    in columns may lie transposed in memory.
+
     Products of E4M3 numbers are summed along runs of 128, each run is multiplied by its two scales, and runs
     are summed in fp32 (section 3.3.2).
     """

@@ -1,4 +1,4 @@
-"""The products on a CPU: multiplied out and multiplied as wholes, in the numbers that the machine is fast in.
+"""Products of what FP8 numbers stand for, as wholes, in the numbers that the machine is fast in: for CPUs.
 
 It differs from the reference by the order of sums, and where the machine multiplies bf16 by their rounding:
 scales of fp32 times E4M3 are rounded to 8 bits then.
@@ -19,11 +19,10 @@ EXPONENTS = 2.0**120  # between those of E4M3, with 7 in the middle, and of fp32
 class Cpu(Reference):
     """A `Backend` of whole products."""
 
-    name = "FP8 on a CPU"
-
     def __init__(self, dtype: torch.dtype | None = None) -> None:
         """`dtype` of the products; by default bf16 where the machine has instructions for it, else fp32."""
         self.dtype = dtype or (torch.bfloat16 if multiplies_bf16() else torch.float32)
+        self.name = f"FP8 multiplied as {'bf16' if self.dtype == torch.bfloat16 else 'fp32'}"
 
     def dequantize(self, x: Quantized, dtype: torch.dtype) -> Tensor:
         """As `Backend`."""

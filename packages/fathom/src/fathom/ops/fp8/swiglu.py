@@ -100,7 +100,7 @@ def run(
         for weight in how.weights:
             how.shared.not_finite.look(how.module, "its weights", weight.scale)
     index = (None, None) if copies is None else (copies.token_R, copies.row_NK)
-    y: Tensor = _SwiGLU.apply(x, *weights, weight_R, (read, *index), how)
+    y: Tensor = _SwiGLU.apply(x, *weights, weight_R, (read, *index, how))
     return y
 
 
@@ -113,11 +113,10 @@ class _SwiGLU(torch.autograd.Function):
         up: Tensor,
         down: Tensor,
         weight_R: Tensor | None,
-        source: tuple[Quantized, Tensor | None, Tensor | None],
-        how: How,
+        given: tuple[Quantized, Tensor | None, Tensor | None, How],
     ) -> Tensor:
+        read, token_R, row_NK, how = given
         products, (wg, wu, wd) = how.products, how.weights
-        read, token_R, row_NK = source
         x_R = copied(read, token_R, row_NK)
         g_RF, u_RF = products.forward(x_R, wg, x.dtype), products.forward(x_R, wu, x.dtype)
         g, u, h = how.shared.backend.swiglu(g_RF, u_RF, weight_R)
@@ -148,7 +147,7 @@ class _SwiGLU(torch.autograd.Function):
             dy_columns = backend.columns(dy_RD, power_of_two=how.power_of_two)
         columns = backend.columns(dg_RF), backend.columns(du_RF), dy_columns
         made = _weight_gradients(ctx, (read, token_R, row_NK), columns, backend.columns(h_RF))
-        return dx_RD if row_NK is None else sum_rows(dx_RD, row_NK), *made, dweight_R, None, None
+        return dx_RD if row_NK is None else sum_rows(dx_RD, row_NK), *made, dweight_R, None
 
 
 def _through_swiglu(
