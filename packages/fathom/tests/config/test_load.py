@@ -115,7 +115,7 @@ def test_a_wrong_recipe_is_answered_with_the_fix(write: Any, text: str, says: st
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("dmeo", r"no recipe dmeo\. Fix: .*use demo, the nearest; known are demo, own-text, "),
+        ("dmeo", r"no recipe dmeo\. Fix: .*use demo, the nearest; known are demo, fp8, own-text, "),
         ("recipes/small.toml", r"no recipe recipes/small\.toml\. Fix: .*use small"),
         (".", r"cannot read \. \(.*\)\. Fix: "),
         ("nul\0", r"cannot read 'nul\\x00' \(.*\)\. Fix: "),

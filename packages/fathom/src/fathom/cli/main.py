@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from fathom import __version__
-from fathom.cli import config, data, plan
+from fathom.cli import config, data, plan, reproduce
 from fathom.cli.chat import chat
 from fathom.cli.demo import demo
 from fathom.cli.doctor import doctor
@@ -37,6 +37,7 @@ SECTIONS = {        # of the help text, in the order in which a person meets the
     "Train": ("data", "train", "sft", "report"),
     "Exchange": ("import", "export"),
     "Talk": ("generate", "chat"),
+    "Reproduce": ("reproduce",),
 }
 
 
@@ -89,6 +90,7 @@ def fathom(
 
 GROUPS = {
     "config": config.app, "plan": plan.app, "data": data.app, "import": import_app, "export": export_app,
+    "reproduce": reproduce.app,
 }  # fmt: skip
 for command in (chat, demo, doctor, generate, params, report, sft, train):
     app.command()(command)
