@@ -13,7 +13,9 @@ import pytest
 from fathom.cli import doctor
 from fathom.cli.main import main
 
-KEYS = {"fathom", "python", "torch", "cpu", "cuda", "bf16", "fp8", "compiler", "sandbox", "browser", "packages"}
+KEYS = {
+    "fathom", "python", "torch", "cpu", "cuda", "bf16", "fp8", "compiler", "sandbox", "browser", "packages",
+}  # fmt: skip
 
 
 def test_the_table_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:

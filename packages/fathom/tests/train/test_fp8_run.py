@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fathom.checkpoint.find import latest
+from fathom.config.errors import ConfigError
 from fathom.config.load import load_recipe
 from fathom.config.recipe import Recipe
 from fathom.config.train import OptimConfig
@@ -18,8 +19,10 @@ from fathom.ops.fp8.linear import Fp8Linear
 from fathom.ops.fp8.swiglu import Fp8SwiGLU
 from fathom.ops.linear import FastLinear
 from fathom.train.loop import Trainer
+from fathom.train.machine import Machine
 from fathom.train.narrow_adamw import NarrowAdamW
 from fathom.train.optimizer import Optimizer
+from fathom.train.precision import moments_of
 from fathom.train.start import prepare_corpus, start
 
 SMALL = (
@@ -175,6 +178,16 @@ def test_bf16_moments_can_be_asked_for_and_refused(corpus, tmp_path):
     assert isinstance(narrow.optimizer.adamw, NarrowAdamW)
 
 
+def test_a_slow_second_moment_stays_in_fp32():
+    """With beta2 above 0.98 a step adds less than bf16 can show."""
+    fp8 = Machine(torch.device("cpu"), torch.bfloat16, 1e9, fp8=True)
+    assert moments_of(OptimConfig(beta2=0.98), fp8) == torch.bfloat16
+    assert moments_of(OptimConfig(beta2=0.999), fp8) == torch.float32
+    assert moments_of(OptimConfig(moments="bf16"), fp8._replace(fp8=False)) == torch.bfloat16
+    with pytest.raises(ConfigError, match=r"beta2=0.999 would lose .* Fix: set moments=fp32"):
+        OptimConfig(beta2=0.999, moments="bf16")
+
+
 def test_a_run_may_go_on_in_another_precision(corpus, tmp_path):
     """Masters and moments are what is saved, whatever multiplied them."""
     for steps, precision in ((1, "fp8"), (2, "fp32"), (3, "fp8")):
@@ -182,3 +195,12 @@ def test_a_run_may_go_on_in_another_precision(corpus, tmp_path):
         start(asked, tmp_path, quiet=True, resume=True).train()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "train/loss" in line] == [1, 2, 3]
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_in_fp8_as_a_cpu_does(corpus, tmp_path):
+    losses = {}
+    for device in ("cpu", "cuda"):
+        trainer = start(recipe(corpus, 10, f"train.device={device}"), tmp_path / device, quiet=True)
+        losses[device] = torch.tensor([trainer.step()["train/loss"] for _ in range(10)])
+    assert ((losses["cuda"] - losses["cpu"]).abs() / losses["cpu"]).max() < 0.02

@@ -106,6 +106,21 @@ def test_a_run_goes_on_to_the_same_bits_and_on_another_mesh(wide, tmp_path):
     same_run(whole, other)
 
 
+def test_in_fp8_too(wide, tmp_path):
+    """Tokens travel in FP8, outputs in bf16; tiles of 128 tokens are cut within a rank, so numbers differ."""
+    narrow = replace(wide, train=replace(wide.train, precision="fp8"))
+    start(narrow, tmp_path / "one", quiet=True).train()
+    run_shared(shared(narrow, **MESH), tmp_path / "many")
+    first, second = record(tmp_path / "one"), record(tmp_path / "many")
+    for a, b in zip(first, second, strict=True):
+        assert a["train/tokens"] == b["train/tokens"]
+        for name in ("train/loss", "mtp/loss"):
+            assert a[name] == pytest.approx(b[name], rel=1e-2), (a["step"], name)
+    a, b = load_newest(tmp_path / "one"), load_newest(tmp_path / "many")
+    assert {t.dtype for t in b.training.optimizer.values()} == {torch.bfloat16}
+    assert a.state.keys() == b.state.keys() and a.training.optimizer.keys() == b.training.optimizer.keys()
+
+
 def test_in_bf16_too(wide, tmp_path):
     """Ranks round other sums; the runs stay as near as two orders of the same sums do."""
     bf16 = replace(wide, train=replace(wide.train, precision="bf16"))

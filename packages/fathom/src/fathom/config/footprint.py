@@ -71,7 +71,8 @@ def in_fp8(model: ModelConfig) -> int:
 
 def moment_bytes(train: TrainConfig) -> int:
     """Of one moment of one parameter: `fathom.train.precision.moments_of`."""
-    narrow = train.precision == "fp8" if train.optim.moments == "auto" else train.optim.moments == "bf16"
+    chosen = "bf16" if train.precision == "fp8" and train.optim.bears_bf16 else "fp32"
+    narrow = (chosen if train.optim.moments == "auto" else train.optim.moments) == "bf16"
     return BF16 if narrow else FP32
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -125,7 +126,7 @@ class ParallelTrainer(Trainer):
     def _gather(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All tensors of the network, whole, on rank 0; elsewhere none. Of copies the lowest rank sends."""
         experts, rank = self.pipeline.mesh.experts.rank, self.world.rank
-        told = {name: list(tensor.shape) for name, tensor in own.items()}
+        told = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in own.items()}
         everyone = self.world.gather_objects([experts, told])
         holders: dict[tuple[str, int], int] = {}
         for holder, (part, names) in enumerate(everyone):
@@ -142,8 +143,10 @@ class ParallelTrainer(Trainer):
                 )
         return {name: torch.cat(some) if len(some) > 1 else some[0] for name, some in parts.items()}
 
-    def _received(self, name: str, everyone: list[list[dict[str, list[int]]]], holder: int) -> Tensor:
-        room = torch.empty(everyone[holder][1][name], dtype=torch.float32, device=self.machine.device)
+    def _received(self, name: str, everyone: list[list[dict[str, list[Any]]]], holder: int) -> Tensor:
+        dtype, *shape = everyone[holder][1][name]
+        kind = getattr(torch, dtype.removeprefix("torch."))
+        room = torch.empty(shape, dtype=kind, device=self.machine.device)
         return self.world.receive(room, holder, GATHER).wait().cpu()
 
     def _take(self, saved: Saved) -> None:

@@ -26,7 +26,7 @@ def kernels_for(config: TrainConfig, machine: Machine) -> Kernels:
 
 def moments_of(config: OptimConfig, machine: Machine) -> torch.dtype:
     """What AdamW's moments are kept in."""
-    narrow = machine.fp8 if config.moments == "auto" else config.moments == "bf16"
+    narrow = machine.fp8 and config.bears_bf16 if config.moments == "auto" else config.moments == "bf16"
     return torch.bfloat16 if narrow else torch.float32
 
 

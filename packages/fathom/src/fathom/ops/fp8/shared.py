@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from fathom.ops.deferred import WeightGradients
 from fathom.ops.fp8.backend import Backend
 from fathom.ops.fp8.tiles import BLOCK, Quantized
 
+REMEMBERED = 2  # inputs: between the two maps that read attention's input, another reads the query's latent
 Gradients = Literal["tiles", "blocks"]  # how activation gradients are cut for Dgrad; blocks: appendix B.2
 
 
@@ -52,19 +54,18 @@ class Shared:
     ) -> None:
         self.backend, self.weight_gradients, self.gradients = backend, weight_gradients, gradients
         self.not_finite = NotFinite()
-        self._last: tuple[weakref.ref[Tensor], int, bool, Quantized] | None = None
+        self._last: deque[tuple[weakref.ref[Tensor], int, bool, Quantized]] = deque(maxlen=REMEMBERED)
 
     @torch.no_grad()
     def input(self, x: Tensor, *, power_of_two: bool = False) -> Quantized:
         """[..., D] as tiles of [N, D]; made once for layers that read the same tensor in turn."""
         if x.is_inference():
             return self.backend.tiles(x.flatten(0, -2), power_of_two=power_of_two)
-        if self._last is not None:
-            of, version, rounded, made = self._last
+        for of, version, rounded, made in self._last:
             if of() is x and version == x._version and rounded == power_of_two:
                 return made
         made = self.backend.tiles(x.flatten(0, -2), power_of_two=power_of_two)
-        self._last = (weakref.ref(x), x._version, power_of_two, made)
+        self._last.append((weakref.ref(x), x._version, power_of_two, made))
         return made
 
     def gradient(self, dy_NY: Tensor, *, power_of_two: bool = False) -> Quantized:

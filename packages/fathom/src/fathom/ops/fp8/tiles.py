@@ -38,8 +38,8 @@ def quantize_tiles(x_ND: Tensor, *, power_of_two: bool = False) -> Quantized:
     returns       q [N, D] and scale [N, G]
     guarantee     |q scale - x| <= 2**-4 |x|, or <= 2**-10 scale where x is below 2**-6 scale, for tiles whose
                   largest magnitude is 448 * 2**-126 or more; tiles of zeros come back as zeros; with powers
-                  of two, doing it again changes nothing. A tile with a NaN or an infinity has a scale that is
-                  one too: nothing is raised here, so that no accelerator has to wait for the answer
+                  of two, doing it again changes no value. A tile with a NaN or an infinity has a scale that
+                  is one too: nothing is raised here, so that no accelerator has to wait for the answer
     """
     return _quantize(x_ND, 1, BLOCK, power_of_two)
 
