@@ -101,14 +101,15 @@ def test_activations_are_about_what_is_stored(rows: int, seq_len: int, bf16: boo
     """Within a factor of 2 is the promise, kept with room; the last case drops its probabilities."""
     said = activation_bytes(TINY, rows, seq_len, wide=2 if bf16 else 4, fused=False, recompute=False)
     measured = stored(TINY, rows=rows, seq_len=seq_len, bf16=bf16, recompute=False)
-    assert measured / 1.5 < said < measured * 1.5, (said, measured)
+    near = 1.15 if bf16 else 1.5
+    assert measured / near < said < measured * near, (said, measured)
 
 
 @pytest.mark.parametrize("rows, seq_len", [(4, 64), (2, 384), (6, 256)])
 def test_activations_in_fp8_are_about_what_is_stored(rows: int, seq_len: int) -> None:
     said = activation_bytes(TINY, rows, seq_len, wide=2, fused=False, recompute=False, fp8=True)
     measured = stored(TINY, rows=rows, seq_len=seq_len, bf16=True, recompute=False, fp8=True)
-    assert measured / 1.5 < said < measured * 1.5, (said, measured)
+    assert measured / 1.15 < said < measured * 1.15, (said, measured)
 
 
 def test_an_fp8_run_holds_bytes_instead_of_copies() -> None:

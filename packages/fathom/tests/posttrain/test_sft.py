@@ -137,6 +137,16 @@ def test_a_bf16_base_is_trained_with_fp32_masters(base, recipe, tmp_path):
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
 
 
+def test_it_runs_in_fp8_too(base, recipe, tmp_path):
+    narrow = replace(recipe, train=replace(recipe.train, precision="fp8"))
+    tuner = start_sft(narrow, base, tmp_path / "8", quiet=True)
+    tuner.train()
+    assert tuner.machine.precision == "fp8" and tuner.machine.products.startswith("FP8")
+    wide = start_sft(recipe, base, tmp_path / "32", quiet=True)
+    wide.train()
+    assert tuner.run.last["train/loss"] == pytest.approx(wide.run.last["train/loss"], rel=0.02)
+
+
 @pytest.mark.parametrize(
     "row", ['{"text": "no chat"}', "[1]", "{}", '{"messages": "hello"}', '{"prompt": 1}']
 )

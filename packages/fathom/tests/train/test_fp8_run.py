@@ -169,7 +169,7 @@ def test_moments_in_bf16_are_those_of_fp32_rounded(clip):
     assert all(s["exp_avg"].dtype == s["exp_avg_sq"].dtype == torch.bfloat16 for s in state)
 
 
-def test_bf16_moments_can_be_asked_for_and_refused(corpus, tmp_path):
+def test_moments_of_either_kind_can_be_asked_for(corpus, tmp_path):
     wide = start(recipe(corpus, 1, "train.optim.moments=fp32"), tmp_path / "a", quiet=True)
     assert isinstance(wide.optimizer.adamw, torch.optim.AdamW)
     narrow = start(
@@ -186,6 +186,26 @@ def test_a_slow_second_moment_stays_in_fp32():
     assert moments_of(OptimConfig(moments="bf16"), fp8._replace(fp8=False)) == torch.bfloat16
     with pytest.raises(ConfigError, match=r"beta2=0.999 would lose .* Fix: set moments=fp32"):
         OptimConfig(beta2=0.999, moments="bf16")
+
+
+@pytest.mark.parametrize("beta2, least, most", [(0.95, 0.03, 0.08), (0.98, 0.08, 0.17), (0.999, 0.65, 0.82)])
+def test_how_far_a_second_moment_in_bf16_follows(beta2, least, most):
+    """Steady squares of gradients, from zero on: the guide's figures."""
+    square, v = torch.linspace(1.0, 2.0, 129)[:-1], torch.zeros(128)
+    for _ in range(20_000):
+        v = (v + (1 - beta2) * (square - v)).bfloat16().float()
+    short = 1 - v / square
+    assert least < short.min() and short.max() < most, (short.min(), short.max())
+
+
+def test_recomputation_changes_no_bit_of_an_fp8_run(corpus, tmp_path):
+    runs = []
+    for recompute in (False, True):
+        asked = recipe(corpus, 2, f"train.recompute={str(recompute).lower()}")
+        trainer = start(asked, tmp_path / str(recompute), quiet=True)
+        trainer.step(), trainer.step()
+        runs.append(everything(trainer))
+    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
 
 
 def test_a_run_may_go_on_in_another_precision(corpus, tmp_path):

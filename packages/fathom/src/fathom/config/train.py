@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fathom.config.errors import need
 from fathom.config.setting import check, setting, share
 
-MOST_BETA2_IN_BF16 = 0.98  # steady squares of gradients are then followed to a tenth; at 0.997 they are not
+MOST_BETA2_IN_BF16 = 0.98  # steady squares of gradients then end up to a sixth short; with 0.999, two thirds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,6 +188,11 @@ class TrainConfig:
             not self.stability.rollbacks or self.save.every > 0,
             f"train.stability.rollbacks={self.stability.rollbacks} needs checkpoints to go back to",
             fix="set train.save.every to 100, say",
+        )
+        need(
+            self.fp8.gradients == "tiles" or self.precision == "fp8",
+            f"train.fp8.gradients={self.fp8.gradients!r} says nothing to train.precision={self.precision!r}",
+            fix="set train.precision=fp8",
         )
         need(
             self.micro_batch <= self.batch_size,

@@ -36,14 +36,14 @@ class _Blocked(torch.autograd.Function):
         keep = B * H * T * T * v_BHTV.element_size() <= KEEP_BYTES
         probs = []
         for rows in _few_rows(v_BHTV):
-            q_XTK, k_XTK, v_XTV = (t[rows].flatten(0, 1) for t in (q_BHTK, k_BHTK, v_BHTV))
+            q_XTK, k_XTK, v_XTV = (_fast(t[rows].flatten(0, 1)) for t in (q_BHTK, k_BHTK, v_BHTV))
             document_bT = None if document_BT is None else document_BT[rows]
             for block in _blocks(v_BHTV):
                 prob_XQS = _probabilities(q_XTK, k_XTK, scale, document_bT, block)
                 o_XQV = torch.bmm(prob_XQS, v_XTV[:, : block.stop])
                 o_BHTV[rows, :, block] = o_XQV.unflatten(0, (-1, H))
                 if keep:
-                    probs.append(prob_XQS)
+                    probs.append(prob_XQS.to(v_BHTV.dtype))
         ctx.save_for_backward(q_BHTK, k_BHTK, v_BHTV, o_BHTV, *probs)
         ctx.scale, ctx.document_BT = scale, document_BT
         return o_BHTV
@@ -56,13 +56,15 @@ class _Blocked(torch.autograd.Function):
         dq, dk, dv = (t.new_empty(t.shape) for t in (q_BHTK, k_BHTK, v_BHTV))
         delta_BHT1 = torch.linalg.vecdot(do_BHTV, o_BHTV)[..., None]
         for rows in reversed(list(_few_rows(v_BHTV))):
-            q_XTK, k_XTK, v_XTV, do_XTV, delta_XT1, dq_XTK, dk_XTK, dv_XTV = (
-                t[rows].flatten(0, 1) for t in (q_BHTK, k_BHTK, v_BHTV, do_BHTV, delta_BHT1, dq, dk, dv)
+            q_XTK, k_XTK, v_XTV, do_XTV, delta_XT1 = (
+                _fast(t[rows].flatten(0, 1)) for t in (q_BHTK, k_BHTK, v_BHTV, do_BHTV, delta_BHT1)
             )
+            made = [t[rows].flatten(0, 1) for t in (dq, dk, dv)]
+            dq_XTK, dk_XTK, dv_XTV = (_fast(t) for t in made)
             document_bT = None if ctx.document_BT is None else ctx.document_BT[rows]
             for block in reversed(list(_blocks(v_BHTV))):  # a row's last block reaches all its keys
                 if probs:
-                    prob_XQS = probs.pop()
+                    prob_XQS = _fast(probs.pop())
                 else:
                     prob_XQS = _probabilities(q_XTK, k_XTK, ctx.scale, document_bT, block)
                 ds_XQS = torch.bmm(do_XTV[:, block], v_XTV[:, : block.stop].transpose(1, 2))
@@ -70,7 +72,15 @@ class _Blocked(torch.autograd.Function):
                 dq_XTK[:, block] = torch.bmm(ds_XQS, k_XTK[:, : block.stop])
                 _add_product(dv_XTV, prob_XQS, do_XTV[:, block])
                 _add_product(dk_XTK, ds_XQS, q_XTK[:, block])
+            for into, wide in zip(made, (dq_XTK, dk_XTK, dv_XTV), strict=True):
+                if into is not wide:
+                    into.copy_(wide)
         return dq.mul_(ctx.scale), dk.mul_(ctx.scale), dv, None, None
+
+
+def _fast(x: Tensor) -> Tensor:
+    """What products are made of: the tensor itself, or its numbers in fp32."""
+    return x.float() if slow(x) else x
 
 
 def _add_product(into_XTY: Tensor, left_XQS: Tensor, right_XQY: Tensor) -> None:
@@ -121,10 +131,7 @@ def blocked_attention(
     """`plain_attention` of whole rows, causal, inside documents if those are given. -> [B, H, T, V].
 
     bf16 scores are rounded once, before the softmax, which sums in fp32 inside. Where bf16 products are slow,
-    all of it is fp32 and only the result is rounded.
+    a few rows at a time are multiplied in fp32, and what is kept is bf16 all the same.
     """
-    dtype = v_BHTV.dtype
-    if slow(v_BHTV):
-        q_BHTK, k_BHTK, v_BHTV = q_BHTK.float(), k_BHTK.float(), v_BHTV.float()
     y: Tensor = _Blocked.apply(q_BHTK, k_BHTK, v_BHTV, scale, document_BT)
-    return y.to(dtype)
+    return y

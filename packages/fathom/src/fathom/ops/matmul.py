@@ -5,19 +5,28 @@ That is what such instructions do (products exact, sums in fp32), at the speed o
 
 from __future__ import annotations
 
+import platform
 from functools import cache
 
 import torch
 from torch import Tensor
 
+X86 = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # questions that torch.cpu answers
+
 
 @cache
 def multiplies_bf16() -> bool:
-    """Whether this machine's CPU and this build of torch multiply bf16 faster than fp32 converted to it."""
+    """Whether this machine's CPU has instructions for bf16 and this build of torch uses them.
+
+    oneDNN says yes for AVX-512 alone too, where it emulates them.
+    """
     try:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        supported = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):
         return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return supported
+    return supported and any(getattr(torch.cpu, name, bool)() for name in X86)
 
 
 def slow(x: Tensor) -> bool:

@@ -25,7 +25,7 @@ from fathom.data.tokenizer import Tokenizer
 from fathom.model.transformer import Transformer
 from fathom.train.loop import Run, Trainer
 from fathom.train.machine import survey
-from fathom.train.precision import kernels_for
+from fathom.train.precision import kernels_for, with_products
 from fathom.train.start import check_out, check_same_model, saved_precision
 
 
@@ -121,6 +121,7 @@ def start_sft(
         notes={"base": str(base), "precision": machine.precision},
     )
     kernels = kernels_for(recipe.train, machine)
+    machine = with_products(machine, kernels)
     model = Transformer(config, kernels=kernels, seed=None)
     model.load_state_dict(state, assign=True)
     trainer = Trainer(model, replace(recipe.train, mask_documents=True), data, machine, run)

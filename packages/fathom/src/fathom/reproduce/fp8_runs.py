@@ -1,9 +1,10 @@
 """Which runs tell how far FP8 is from bf16, and what each of them is measured against.
 
 Every seed is trained in bf16 and in FP8 (report section 3.3). Two more belong to the first seed. One is bf16
-again with its micro-batches cut otherwise: it differs in the order of summation only, and shows how far apart
-two runs are that should be equal. The other is FP8 with the gradients of activations scaled by blocks of
-128 x 128 instead of tiles of 1 x 128, which made the report's run diverge (appendix B.2).
+again with its micro-batches cut otherwise: sums are made in another order, and bf16 gradients rounded once
+more. It shows how far apart two runs are that should be equal. The other is FP8 with the gradients of
+activations scaled by blocks of 128 x 128 instead of tiles of 1 x 128, which made the report's run diverge
+(appendix B.2).
 """
 
 from __future__ import annotations

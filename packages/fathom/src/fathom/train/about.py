@@ -56,6 +56,7 @@ def describe_machine(machine: Machine) -> dict[str, Any]:
     return {
         "device": machine.device.type,
         "precision": machine.precision,
+        "products": machine.products or None,
         "peak_flops": machine.peak_flops,
         "threads": torch.get_num_threads(),
         "cpu": _cpu(),

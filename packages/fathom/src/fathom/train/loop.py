@@ -22,6 +22,7 @@ from fathom.config.folder import write_file
 from fathom.config.train import TrainConfig
 from fathom.data.batch import Batch
 from fathom.model.transformer import Transformer
+from fathom.ops.fp8.shared import Found
 from fathom.train.about import describe_run, write_about
 from fathom.train.balance import max_violation, update_biases
 from fathom.train.budget import Budget, Position
@@ -168,8 +169,8 @@ class Trainer:
             self._update(losses, lr, progress)
         else:
             self.optimizer.skip()
-        for found in self._not_finite:
-            found.clear()
+        for lookout in self._not_finite:
+            lookout.clear()
         seconds = self._agreed(time.perf_counter() - start)
         self._saved = None
         self.at.step += 1
@@ -189,7 +190,11 @@ class Trainer:
 
     def _where(self) -> str | None:
         """The first layer of this step that saw a NaN or an infinity; only FP8 layers look."""
-        return next((where for found in self._not_finite if (where := found.first(self.model))), None)
+        found = self._found()
+        return None if found is None else found.what
+
+    def _found(self) -> Found | None:
+        return min((f for lookout in self._not_finite if (f := lookout.first(self.model))), default=None)
 
     def _norm(self) -> Tensor | None:
         """Of all gradients, if others hold some of them."""

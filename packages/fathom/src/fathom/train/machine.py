@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from fathom.config.errors import ConfigError, need
-from fathom.ops.matmul import matmul
+from fathom.ops.matmul import matmul, multiplies_bf16
 
 PROBE = {"cpu": 512, "cuda": 8192}  # side of the probe's matrices: where the rate is reached, in milliseconds
 REPEATS = 5
@@ -21,6 +21,7 @@ class Machine(NamedTuple):
     dtype: torch.dtype  # of activations and matmuls
     peak_flops: float  # measured matmul rate in that dtype, FLOP/s: what MFU is a share of
     fp8: bool = False  # linear maps multiply FP8; `dtype` is that of everything else
+    products: str = ""  # what multiplies FP8, once it is chosen
 
     @property
     def precision(self) -> str:
@@ -33,7 +34,8 @@ class Machine(NamedTuple):
         """One phrase for the log."""
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         rate = f"{self.peak_flops / 1e9:,.0f} GFLOP/s matmul"
-        return f"{self.device.type} in {self.precision} ({rate}{threads})"
+        products = f", {self.products}" if self.products else ""
+        return f"{self.device.type} in {self.precision} ({rate}{threads}{products})"
 
 
 def survey(device: str = "auto", precision: str = "auto") -> Machine:
@@ -50,7 +52,9 @@ def survey(device: str = "auto", precision: str = "auto") -> Machine:
     )
     place = torch.device("cuda" if device == "cuda" or (device == "auto" and cuda) else "cpu")
     rates = {"fp32": matmul_rate(place, torch.float32), "bf16": matmul_rate(place, torch.bfloat16)}
-    if precision == "auto":
+    if precision == "auto" and place.type == "cpu" and not multiplies_bf16():
+        precision = "fp32"  # bf16 would be fp32 with conversions, and a tie for the measurement
+    elif precision == "auto":
         precision = max(rates, key=rates.__getitem__)
     if precision == "fp8":  # the rate is that of bf16, so MFU in FP8 says how much better FP8 is
         return Machine(place, torch.bfloat16, rates["bf16"], fp8=True)

@@ -74,8 +74,12 @@ class ParallelTrainer(Trainer):
         return self.optimizer.buffers.views(self.optimizer.buffers.grad)
 
     def _where(self) -> str | None:
-        everyone = self.world.gather_objects(super()._where())
-        return next((f"{found} (rank {rank})" for rank, found in enumerate(everyone) if found), None)
+        everyone = self.world.gather_objects(self._found())
+        found = [(*place, rank) for rank, place in enumerate(everyone) if place is not None]
+        if not found:
+            return None
+        *_, what, rank = min(found)
+        return f"{what} (rank {rank})"
 
     def _norm(self) -> Tensor:
         return self.pipeline.sharing.norm(self._grads())

@@ -51,6 +51,7 @@ class Pipeline:
                 dispatch=FP8() if fp8 else PLAIN,  # what experts would make of rows anyway
                 combine=BF16() if fp8 else PLAIN,
             )
+        self.dispatch = dispatch
         self.model = Stages(config, parallel.stages, own, kernels, dispatch)
         self.sharing = Sharing(self.model, mesh)
         mesh.pipeline.open_channels(lines(self._schedule(parallel.fewest_micros)))

@@ -24,6 +24,11 @@ def kernels_for(config: TrainConfig, machine: Machine) -> Kernels:
     return choose_kernels(config.ops, machine.dtype, device)
 
 
+def with_products(machine: Machine, kernels: Kernels) -> Machine:
+    """The machine with the name of what multiplies FP8 on it, for the record."""
+    return machine._replace(products=kernels.shared.backend.name if isinstance(kernels, Fp8Kernels) else "")
+
+
 def moments_of(config: OptimConfig, machine: Machine) -> torch.dtype:
     """What AdamW's moments are kept in."""
     narrow = machine.fp8 and config.bears_bf16 if config.moments == "auto" else config.moments == "bf16"

@@ -26,7 +26,7 @@ from fathom.train.held_out import bits_per_byte
 from fathom.train.log import METRICS
 from fathom.train.loop import Run, Trainer, noted
 from fathom.train.machine import Machine, survey
-from fathom.train.precision import kernels_for
+from fathom.train.precision import kernels_for, with_products
 from fathom.train.samples import held_out_samples
 
 EVAL_ROWS = 16  # most rows per forward pass of an evaluation
@@ -137,6 +137,7 @@ def start(
     corpus = prepare_corpus(recipe, out)
     loader, run = open_run(recipe, out, corpus, machine, title=title, quiet=quiet, origin=origin or {})
     kernels = kernels_for(recipe.train, machine)
+    machine = with_products(machine, kernels)
     model = Transformer(recipe.model, kernels=kernels, seed=recipe.train.seed if saved is None else None)
     trainer = Trainer(model, recipe.train, loader, machine, run)
     if saved is not None:

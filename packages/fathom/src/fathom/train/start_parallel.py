@@ -15,7 +15,7 @@ from fathom.parallel.stage import fill
 from fathom.train.machine import Machine, survey
 from fathom.train.parallel import ParallelTrainer
 from fathom.train.pipeline import Pipeline
-from fathom.train.precision import kernels_for
+from fathom.train.precision import kernels_for, with_products
 from fathom.train.start import check_out, check_same_model, open_run, prepare_corpus, saved_precision
 
 
@@ -53,6 +53,7 @@ def start_parallel(
         lambda: open_run(recipe, out, corpus, machine, title=title, quiet=quiet, origin=origin or {}),
     )
     kernels = kernels_for(recipe.train, machine)
+    machine = with_products(machine, kernels)
     pipeline = Pipeline(recipe.model, recipe.parallel, make_mesh(recipe.parallel, world), kernels)
     if saved is None:
         fill(pipeline.model, pipeline.experts, recipe.train.seed)

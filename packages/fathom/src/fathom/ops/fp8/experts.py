@@ -5,6 +5,8 @@ Axes:  N tokens   R rows, sorted by expert   E experts   D model width   F inner
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -51,6 +53,11 @@ class Fp8Experts(Experts):
         """As `Fp8Linear.keep`."""
         self._kept = None
         self._kept = self.quantized()
+
+    def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
+        """Other weights: what was kept is of no use."""
+        self._kept = None
+        super()._load_from_state_dict(*args, **named)
 
     def _filled(self, x_RD: Tensor, count_E: Tensor, weight_R: Tensor) -> Tensor:
         """With zero rows after each expert's own."""

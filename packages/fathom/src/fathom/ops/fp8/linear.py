@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from fathom.ops.deferred import make_or_leave
 from fathom.ops.fp8.e5m6 import E5M6, pack_e5m6, unpack_e5m6
-from fathom.ops.fp8.shared import Shared
+from fathom.ops.fp8.shared import GRADIENT, Shared
 from fathom.ops.fp8.tiles import Quantized
 from fathom.ops.linear import Linear
 
@@ -48,6 +48,11 @@ class Fp8Linear(Linear):
         self._kept = None
         self._kept = self.quantized()
 
+    def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
+        """Other weights: what was kept is of no use."""
+        self._kept = None
+        super()._load_from_state_dict(*args, **named)
+
 
 class _How(NamedTuple):
     layer: Fp8Linear
@@ -75,7 +80,7 @@ class _Linear(torch.autograd.Function):
         dx = None
         if wants_x:
             dy = shared.gradient(dy_NY)
-            shared.not_finite.look(layer, "the gradient of its output", dy.scale)
+            shared.not_finite.look(layer, GRADIENT, dy.scale)
             dx = backend.backward(dy, ctx.weight, dy_NY.dtype).view(ctx.shape)
         saved = ctx.saved_tensors
 

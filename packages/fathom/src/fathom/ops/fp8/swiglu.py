@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from fathom.ops.deferred import make_or_leave
 from fathom.ops.fp8.backend import Backend
 from fathom.ops.fp8.linear import Fp8Linear, gradient_of
-from fathom.ops.fp8.shared import Shared
+from fathom.ops.fp8.shared import GRADIENT, Shared
 from fathom.ops.fp8.tiles import Quantized
 from fathom.ops.permute import Copies, sum_rows
 from fathom.ops.swiglu import SwiGLU
@@ -120,7 +120,7 @@ class _SwiGLU(torch.autograd.Function):
         x_R = copied(read, token_R, row_NK)
         g_RF, u_RF = products.forward(x_R, wg, x.dtype), products.forward(x_R, wu, x.dtype)
         g, u, h = how.shared.backend.swiglu(g_RF, u_RF, weight_R)
-        # How holds nothing large: what recomputation is to free must be saved, not remembered.
+        # What recomputation is to free is saved, not remembered: How holds no activation.
         ctx.how, ctx.weights, ctx.dtype = how, (gate, up, down), x.dtype
         ctx.save_for_backward(*read, *g, *u, weight_R, token_R, row_NK)
         return products.forward(h, wd, x.dtype)
@@ -135,7 +135,7 @@ class _SwiGLU(torch.autograd.Function):
         wg, wu, wd = how.weights
         dy_RD = without_fill(grad[0], row_NK)
         dy = shared.gradient(dy_RD, power_of_two=how.power_of_two)
-        shared.not_finite.look(how.module, "the gradient of its output", dy.scale)
+        shared.not_finite.look(how.module, GRADIENT, dy.scale)
         g_RF, u_RF = (backend.dequantize(part, torch.float32) for part in (g, u))
         dh_RF = products.backward(dy, wd, torch.float32)
         dg_RF, du_RF, h_RF, dweight_R = _through_swiglu(g_RF, u_RF, weight_R, dh_RF)
