@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from hhdelay.cli import main
+from hhdelay.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,20 @@
+"""Engines by name. What an engine needs is imported when it is chosen."""
+
+from __future__ import annotations
+
+from hhdelay.config.errors import choose_from, need, plain
+from hhdelay.engines.protocol import Engine
+
+ENGINES = ("numba", "reference")  # fastest first
+
+
+def engine(name: str = ENGINES[0]) -> Engine:
+    """The engine called `name`; ConfigError where there is none."""
+    need(name in ENGINES, f"no engine {plain(name)}", fix=choose_from(name, ENGINES))
+    if name == "reference":
+        from hhdelay.engines.reference import ReferenceEngine
+
+        return ReferenceEngine()
+    from hhdelay.engines.loops import LoopEngine
+
+    return LoopEngine()
