@@ -221,7 +221,7 @@ def test_about_says_what_the_run_is(recipe, tmp_path):
     state = trainer.model.state_dict().items()
     assert about["parameters"]["total"] == sum(t.numel() for n, t in state if not n.startswith("mtp."))
     assert about["machine"].keys() == {
-        "device", "precision", "peak_flops", "threads", "cpu", "cores", "memory_bytes",
+        "device", "precision", "products", "peak_flops", "threads", "cpu", "cores", "memory_bytes",
     }  # fmt: skip
     assert about["machine"]["memory_bytes"] > 1e8 and about["machine"]["cores"] >= 1
     assert about["flops_per_token"] > 6 * about["parameters"]["active"] / 2

@@ -201,6 +201,7 @@ def test_a_finished_run_is_left_as_it_is(recipe, tmp_path):
 def test_auto_precision_is_measured_once_and_kept(recipe, tmp_path, monkeypatch):
     """A resumed run goes on in the precision it began with, whatever is faster that day."""
     recipe = with_train(recipe, precision="auto")
+    monkeypatch.setattr(machine, "multiplies_bf16", lambda: True)
     monkeypatch.setattr(machine, "matmul_rate", lambda _, dtype: 1.0 + (dtype == torch.float32))
     first = start(recipe, tmp_path, quiet=True)
     assert first.machine.precision == "fp32"
@@ -209,6 +210,8 @@ def test_auto_precision_is_measured_once_and_kept(recipe, tmp_path, monkeypatch)
     monkeypatch.setattr(machine, "matmul_rate", lambda _, dtype: 1.0 + (dtype == torch.bfloat16))
     assert start(recipe, tmp_path / "new", quiet=True).machine.precision == "bf16"
     assert start(recipe, tmp_path, resume=True, quiet=True).machine.precision == "fp32"
+    monkeypatch.setattr(machine, "multiplies_bf16", lambda: False)
+    assert machine.survey("cpu").precision == "fp32", "whatever the measurement says of conversions"
 
 
 def test_an_optimizer_without_a_moment_is_named(recipe, tmp_path):

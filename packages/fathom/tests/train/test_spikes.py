@@ -172,7 +172,7 @@ def test_a_bad_batch_changes_nothing(recipe, tmp_path, kind: str):
     other = start(recipe, tmp_path / "without", quiet=True)
     while other.at.step < 12:
         if other.at.step + 1 == 10:
-            other.watch.judge = lambda loss, norm: Skip("spike", "by hand")
+            other.watch.judge = lambda loss, norm, where: Skip("spike", "by hand")
         other.step()
         other.watch.__dict__.pop("judge", None)
     other.save()

@@ -22,7 +22,7 @@ class OptimConfig:
     ema: float = setting(0.0, "decay of the moving average of weights; 0 = none", low=0.0, high=0.99999)
     moments: str = setting(
         "auto",
-        "how both moments are kept (report: bf16); auto = bf16 in FP8 runs with beta2 up to 0.98, else fp32",
+        "how both moments are kept (report: bf16); auto = bf16 in FP8 runs, if the second is quick enough",
         choices=("auto", "bf16", "fp32"),
     )
 
