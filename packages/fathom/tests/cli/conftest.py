@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +41,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             left[0] -= 1
             if left[0] == 0:
                 for _ in range(times):
-                    os.kill(os.getpid(), number)
+                    signal.raise_signal(number)  # handled at once: two that wait for a thread become one
             return own(engine)
 
         monkeypatch.setattr(Engine, "step", step_and_signal)
