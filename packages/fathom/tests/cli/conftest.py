@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +42,10 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             left[0] -= 1
             if left[0] == 0:
                 for _ in range(times):
-                    signal.raise_signal(number)  # handled at once: two that wait for a thread become one
+                    handler = signal.getsignal(number)
+                    signal.raise_signal(number)
+                    while times > 1 and signal.getsignal(number) is handler is not signal.default_int_handler:
+                        time.sleep(0.001)   # until the main thread has handled it: two that wait become one
             return own(engine)
 
         monkeypatch.setattr(Engine, "step", step_and_signal)
