@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from hhdelay.config.errors import need
 from hhdelay.config.motif import Motif
 from hhdelay.config.neuron import Neuron
 from hhdelay.config.recipe import Recipe
+from hhdelay.config.schema import leaves
 from hhdelay.config.synapse import Synapse
 from hhdelay.gates import Array
 from hhdelay.membrane import rest, settled
@@ -20,6 +22,13 @@ from hhdelay.noise import Keys, Words
 
 Integers = NDArray[np.int64]
 NEVER = 2**62  # a step that no run reaches
+
+# What may differ between the cells of one batch.
+DELAYS = ("motif.delay_ms", "motif.delay_e_ms", "motif.link_delay_ms")
+VARIES = (
+    "neuron.I_uA_cm2", "motif.g_mS_cm2", "motif.link_g_mS_cm2", "noise.D_uA2_ms_cm4",
+    "simulation.seed", "simulation.replicas", "simulation.start_V_mV",
+)  # fmt: skip
 
 
 class Wiring(NamedTuple):
@@ -81,8 +90,9 @@ def assemble(recipes: Sequence[Recipe], cells: Sequence[int] | None = None) -> B
             start and seed
     """
     first, numbers = recipes[0], range(len(recipes)) if cells is None else cells
+    common = shared(first)
     for one in recipes:
-        need(_shared(one) == _shared(first), "these recipes cannot run in one batch",
+        need(shared(one) == common, "these recipes cannot run in one batch",
              fix="let them differ in delays, strengths, noise intensity, bias, start, seed")  # fmt: skip
     pairs = zip(recipes, numbers, strict=True)
     rows = [(one, cell, r) for one, cell in pairs for r in range(one.simulation.replicas)]
@@ -155,7 +165,13 @@ def start_state(recipe: Recipe) -> Array:
     given, neurons = recipe.simulation.start_V_mV, recipe.motif.neurons
     if given:
         return settled(np.broadcast_to(np.array(given), (neurons,)))
-    return np.tile(rest(recipe.neuron, recipe.neuron.I_uA_cm2), (neurons, 1))
+    return np.tile(_rest(recipe.neuron), (neurons, 1))
+
+
+@lru_cache(maxsize=1024)
+def _rest(neuron: Neuron) -> Array:
+    """Rest at the neuron's own bias, found once for all points of a sweep that share it."""
+    return rest(neuron, neuron.I_uA_cm2)
 
 
 def neuron_signs(wiring: Wiring) -> Integers:
@@ -166,15 +182,15 @@ def neuron_signs(wiring: Wiring) -> Integers:
     return sign
 
 
-def _shared(recipe: Recipe) -> Recipe:
-    """The recipe without what may differ inside a batch."""
-    motif = replace(
-        recipe.motif, delay_ms=0.0, delay_e_ms=0.0, g_mS_cm2=0.0, link_delay_ms=(), link_g_mS_cm2=()
-    )
-    run = replace(recipe.simulation, seed=0, replicas=1, start_V_mV=())
-    neuron = replace(recipe.neuron, I_uA_cm2=0.0)
-    noise = replace(recipe.noise, D_uA2_ms_cm4=0.0)
-    return replace(recipe, neuron=neuron, motif=motif, simulation=run, noise=noise)
+def shared(recipe: Recipe) -> tuple[Any, ...]:
+    """What recipes must have in common to run in one batch: every setting but DELAYS and VARIES."""
+    return tuple(getattr(getattr(recipe, table), key) for table, key in _common())
+
+
+@cache
+def _common() -> tuple[tuple[str, str], ...]:
+    names = (name.partition(".") for name in leaves() if name not in {*DELAYS, *VARIES})
+    return tuple((table, key) for table, _, key in names)
 
 
 def _delay_steps(recipe: Recipe, wiring: Wiring) -> list[int]:

@@ -162,5 +162,5 @@ def path_mV(batch: Batch, z_TC: Array) -> Array:
 
 
 def test_an_unknown_engine_is_one_line_with_the_fix() -> None:
-    with pytest.raises(ConfigError, match="no engine cuda. Fix: use one of numba, reference"):
+    with pytest.raises(ConfigError, match="no engine cuda. Fix: use one of simd, numba, reference"):
         engine("cuda")

@@ -14,9 +14,15 @@ import typer
 from typer.core import TyperGroup
 
 from hhdelay import __version__
+from hhdelay.cli.bench import bench
 from hhdelay.cli.check import check
+from hhdelay.cli.plot import plot
 from hhdelay.cli.recipes import recipes
+from hhdelay.cli.resume import resume
+from hhdelay.cli.search import search
 from hhdelay.cli.simulate import simulate
+from hhdelay.cli.status import status
+from hhdelay.cli.sweep import sweep
 from hhdelay.config.errors import HHDelayError
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
@@ -58,13 +64,15 @@ def hhdelay(
     \b
       hhdelay recipes                               what ships with the package
       hhdelay simulate ei motif.delay_ms=26         two neurons; how regularly do they fire?
+      hhdelay sweep ei --out ei.zarr                R over delay and strength, in tiles
+      hhdelay resume ei.zarr                        go on with a sweep that was stopped
       hhdelay check                                 is the neuron the one of the textbooks?
 
     Settings are given as key=value, such as noise.D_uA2_ms_cm4=2. Results go to stdout, progress to stderr.
     """
 
 
-for command in (check, recipes, simulate):
+for command in (bench, check, plot, recipes, resume, search, simulate, status, sweep):
     app.command()(command)
 
 

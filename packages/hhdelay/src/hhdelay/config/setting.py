@@ -11,7 +11,7 @@ from dataclasses import Field, field, fields, is_dataclass
 from functools import cache
 from typing import Any, get_type_hints
 
-from hhdelay.config.errors import need, quoted
+from hhdelay.config.errors import ConfigError, need, quoted
 
 LARGEST = 2**63 - 1  # what a TOML integer holds
 MEMBER: dict[Any, type] = {tuple[int, ...]: int, tuple[float, ...]: float}
@@ -67,11 +67,12 @@ def check(config: Any, section: str) -> None:
             need(table, f"{name}={quoted(value)} is not a table", fix=f"write it as [{name}] in TOML")
             continue
         exact = _exact(value, kind)
-        what = f"{name}={quoted(value)} is not {WORDS[kind]}"
-        need(exact is not None, what, fix=f"set it to {WORDS[kind]}")
+        if exact is None:
+            raise ConfigError(f"{name}={quoted(value)} is not {WORDS[kind]}. Fix: set it to {WORDS[kind]}")
         for member in exact if isinstance(exact, tuple) else (exact,):
-            holds = f" holds {quoted(member)}, which" if isinstance(exact, tuple) else ""
-            _check_range(f"{name}={quoted(exact)}{holds}", member, f.metadata)
+            if not _in_range(member, f.metadata):   # texts are made where they are needed: sweeps check often
+                holds = f" holds {quoted(member)}, which" if isinstance(exact, tuple) else ""
+                _check_range(f"{name}={quoted(exact)}{holds}", member, f.metadata)
         object.__setattr__(config, f.name, exact)  # the instance is frozen for everyone else
 
 
@@ -95,6 +96,16 @@ def _exact(value: Any, kind: Any) -> Any:
     except OverflowError:  # a whole number beyond the largest float
         return None
     return number if math.isfinite(number) else None
+
+
+def _in_range(value: Any, rules: Any) -> bool:
+    low, high, above, choices = (rules[k] for k in ("low", "high", "above", "choices"))
+    return (
+        (choices is None or value in choices)
+        and (low is None or value >= low)
+        and (above is None or value > above)
+        and (high is None or value <= high)
+    )
 
 
 def _check_range(what: str, value: Any, rules: Any) -> None:

@@ -1,11 +1,11 @@
-"""Engines by name. What an engine needs is imported when it is chosen."""
+"""Engines by name, as `--engine` takes them."""
 
 from __future__ import annotations
 
 from hhdelay.config.errors import choose_from, need, plain
 from hhdelay.engines.protocol import Engine
 
-ENGINES = ("numba", "reference")  # fastest first
+ENGINES = ("simd", "numba", "reference")  # fastest first
 
 
 def engine(name: str = ENGINES[0]) -> Engine:
@@ -15,6 +15,10 @@ def engine(name: str = ENGINES[0]) -> Engine:
         from hhdelay.engines.reference import ReferenceEngine
 
         return ReferenceEngine()
-    from hhdelay.engines.loops import LoopEngine
+    if name == "numba":
+        from hhdelay.engines.loops import LoopEngine
 
-    return LoopEngine()
+        return LoopEngine()
+    from hhdelay.engines.simd import SimdEngine
+
+    return SimdEngine()

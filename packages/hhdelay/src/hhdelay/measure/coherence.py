@@ -118,7 +118,16 @@ def _confidence(of_replica: Sequence[Tally]) -> tuple[Array, Array]:
         return np.full_like(R, np.nan), np.full_like(R, np.nan)
     without = [merge([*of_replica[:r], *of_replica[r + 1 :]]) for r in range(k)]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        logs = np.log([ratio(one) for one in without])
-        error = np.sqrt((k - 1) / k * ((logs - logs.mean(axis=0)) ** 2).sum(axis=0))
+        logs = [np.log(ratio(one)) for one in without]
+        mean = _sum(logs) / k
+        error = np.sqrt((k - 1) / k * _sum([(one - mean) ** 2 for one in logs]))
         spread = student(k - 1) * error
         return R * np.exp(-spread), R * np.exp(spread)
+
+
+def _sum(rows: Sequence[Array]) -> Array:
+    """One row after the other: numpy's own sum takes another order where there is but one point."""
+    total = rows[0]
+    for one in rows[1:]:
+        total = total + one
+    return total

@@ -1,0 +1,1 @@
+"""Maps over any two settings, tile by tile, on local processes or a dask cluster."""
