@@ -36,6 +36,8 @@ setup: $(VENV)/.test    ## install everything: the program, the tests, the check
 
 demo: $(VENV)/.demo     ## train a small DeepSeek-V3 here, about six minutes, and talk to it
 	$(BIN)/python -m fathom demo $(if $(MINUTES),--minutes $(MINUTES))
+	@echo; echo "The other package: which delays make neurons fire like a clock? A gallery in some minutes:"
+	@echo "  $(BIN)/hhdelay reproduce --out runs/hhdelay"
 
 test: $(VENV)/.test     ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
@@ -82,7 +84,7 @@ $(VENV)/.made:
 $(VENV)/.demo: $(VENV)/.made $(INPUTS)
 	@echo "make: installing the program: $(TORCH) first, about 1 GB, some minutes the first time"
 	@$(call install,$(TORCH) hatchling editables)
-	@$(call install,--no-build-isolation -e packages/fathom)
+	@$(call install,--no-build-isolation -e packages/fathom -e packages/hhdelay)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made $(INPUTS)

@@ -31,7 +31,7 @@ def test_a_change_in_a_called_function_is_compiled_again(tmp_path: Path) -> None
         return done.stdout
 
     assert run() == "0 1 True\n" and run() == "1 0 True\n"
-    callee = tmp_path / "hhdelay/scalar/neuron.py"      # integrate.py, whose function is cached, stays as it is
+    callee = tmp_path / "hhdelay/scalar/neuron.py"      # the cached function is in integrate.py, which stays
     text = callee.read_text(encoding="utf-8")
     assert "b_m = 4.0 * exp" in text
     callee.write_text(text.replace("b_m = 4.0 * exp", "b_m = 0.04 * exp"), encoding="utf-8")

@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).parent
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """`function` as machine code, for scalars, arrays and named tuples of them."""
     made = njit(cache=True, nogil=True, error_model="numpy")(function)
-    index = getattr(made._cache, "_cache_file", None)   # None where nothing is cached
+    index = getattr(getattr(made, "_cache", None), "_cache_file", None)     # None where nothing is cached
     if index is not None:
         index._source_stamp = source_stamp()
     return cast(Callable[P, R], made)

@@ -117,3 +117,12 @@ def test_wrong_arrays_are_one_line() -> None:
     for x, R in ((np.arange(3.0), np.ones(4)), (np.array([1.0, 1.0]), np.ones(2))):
         with pytest.raises(ConfigError, match="Fix: "):
             find_peaks(x, R)
+
+
+def test_a_top_with_a_dent_is_one_maximum() -> None:
+    """A measured top, EI at g = 4: an estimate with a heavy tail splits it, and both halves lead to 58 ms."""
+    R = np.array([5.0, 5.5, 6.5, 7.8, 9.0, 10.2, 16.0, 18.0, 22.9, 22.3, 15.0, 22.3, 22.7, 19.0, 19.9, 19.4,
+                  16.9, 13.8, 16.0, 15.0, 12.6, 12.2, 12.1, 11.0, 10.0, 9.0, 8.0, 7.0, 6.0, 5.0])  # fmt: skip
+    x = 52.5 + 0.5 * np.arange(len(R))
+    found = find_peaks(x, R, R / 1.05, R * 1.05)
+    assert [one.position_ms for one in found] == pytest.approx([58.1], abs=0.4)

@@ -25,7 +25,7 @@ def test_R_has_a_band_maxima_and_the_law(ii_line: xr.Dataset) -> None:
     law = next(name for name in marks if name.startswith("law"))
     assert "k T/2 − 7.05 ms, T = 17.0 ms" in law
     assert marks[law] == pytest.approx([1.45, 9.95, 18.45, 26.95, 35.45, 43.95])
-    assert [text.get_text() for text in upper.texts] == [f"{x:.3g}" for x in marks["maximum"]]
+    assert [text.get_text() for text in upper.texts] == [f"{x:.1f}" for x in marks["maximum"]]
 
 
 def test_noise_has_a_logarithmic_axis_and_no_law(noise_line: xr.Dataset) -> None:

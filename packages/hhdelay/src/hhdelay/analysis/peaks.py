@@ -64,7 +64,17 @@ def find_peaks(
             position_ms, ln_R = _vertex(curve, first, last, height)
             T_ms = _at(x_ms, mean_ms, position_ms)
             found.append(Peak(position_ms, float(np.exp(ln_R)), T_ms, height, edge))
-    return found
+    return _one_each(found, float(np.median(np.diff(curve.x))) if len(curve.x) > 1 else 0.0)
+
+
+def _one_each(found: list[Peak], sample: float) -> list[Peak]:
+    """Without those whose parabola leads to within a sample of a more prominent one: a top with a dent."""
+    return [
+        one for k, one in enumerate(found)
+        if all(abs(one.position_ms - other.position_ms) >= sample or
+               (one.prominence, -k) > (other.prominence, -j)
+               for j, other in enumerate(found) if j != k)
+    ]  # fmt: skip
 
 
 def _curve(x: Array, R: Array, R_low: Array | None, R_high: Array | None, half_width: float) -> Curve:

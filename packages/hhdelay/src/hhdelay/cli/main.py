@@ -18,6 +18,7 @@ from hhdelay.cli.bench import bench
 from hhdelay.cli.check import check
 from hhdelay.cli.plot import plot
 from hhdelay.cli.recipes import recipes
+from hhdelay.cli.reproduce import reproduce
 from hhdelay.cli.resume import resume
 from hhdelay.cli.search import search
 from hhdelay.cli.simulate import simulate
@@ -66,13 +67,14 @@ def hhdelay(
       hhdelay simulate ei motif.delay_ms=26         two neurons; how regularly do they fire?
       hhdelay sweep ei --out ei.zarr                R over delay and strength, in tiles
       hhdelay resume ei.zarr                        go on with a sweep that was stopped
+      hhdelay reproduce --out gallery               every claim as a figure and a sentence
       hhdelay check                                 is the neuron the one of the textbooks?
 
     Settings are given as key=value, such as noise.D_uA2_ms_cm4=2. Results go to stdout, progress to stderr.
     """
 
 
-for command in (bench, check, plot, recipes, resume, search, simulate, status, sweep):
+for command in (bench, check, plot, recipes, reproduce, resume, search, simulate, status, sweep):
     app.command()(command)
 
 

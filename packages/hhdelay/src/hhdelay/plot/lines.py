@@ -157,7 +157,7 @@ def _mark_maxima(axes: Axes, row: Grid) -> None:
                       label=name)  # fmt: skip
     for one in peaks:
         if not one.edge:
-            axes.annotate(f"{one.position_ms:.3g}", (one.position_ms, one.R * 1.1), (0, 4), ha="center",
+            axes.annotate(f"{one.position_ms:.1f}", (one.position_ms, one.R * 1.1), (0, 4), ha="center",
                           textcoords="offset points", fontsize=SMALL_PT, color=INK)  # fmt: skip
     law, T = law_for(row), period(peaks)
     if law is None or not np.isfinite(T):

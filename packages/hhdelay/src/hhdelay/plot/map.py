@@ -59,7 +59,8 @@ def coherence_map(data: xr.Dataset, *, width_in: float = PAGE_IN) -> Figure:
     handles = [*_persisting(made, axes, grid, (x_edges, y_edges))]
     laws = [law_for(row) for row in rows]
     if grid.y.single and all(laws):
-        lines = resonance_lines(grid.y.values, peaks, [law for law in laws if law], float(x_edges[-1]))
+        inner = [[one for one in row if not one.edge] for row in peaks]     # at the edge T says little
+        lines = resonance_lines(grid.y.values, inner, [law for law in laws if law], float(x_edges[-1]))
         handles += _predicted(axes, lines, [law for law in laws if law])
     handles += _maxima(axes, grid.y.values, peaks)
     handles += _empty(grid)

@@ -23,12 +23,14 @@ def report(rough: Sequence[Verdict], fine: Sequence[Verdict]) -> dict[str, Any]:
     classes     of the rough scan, of each kind of pair: settings by number of maxima (0, 1, 2 or more) and
                 by persistence (nowhere, at some delays, at all)
     candidates  settings of the rough scan that were sought, all of them
+    nearest     of the settings with two or more maxima the one that fires on at the fewest delays, or None
     refined     what became of those that were run again; `confirmed` of them are still sought
     """
     return {
         "settings": len(rough),
         "classes": {kind: _table([v for v in rough if _kind(v) == kind]) for kind in KINDS},
         "candidates": sum(v.sought for v in rough),
+        "nearest": _nearest(rough),
         "refined": [_plain(v) for v in fine],
         "confirmed": sum(v.sought for v in fine),
     }
@@ -42,14 +44,17 @@ def text(found: dict[str, Any]) -> str:
         for maxima in MAXIMA:
             lines.append(f"{maxima:35}" + "".join(f"{table[maxima][where]:14d}" for where in WHERE))
     lines += ["", f"sought, two or more maxima and no delay at which it goes on: {found['candidates']}"]
+    nearest = found["nearest"]
+    if nearest:
+        least = f"{nearest['persists']:.0%} of delays"
+        lines += [f"of the others with two or more maxima the least goes on at {least}", _given(nearest)]
     if found["refined"]:
         lines += [f"run again with care: {len(found['refined'])}; still sought: {found['confirmed']}"]
     for one in found["refined"]:
-        given = " ".join(f"{name}={value}" for name, value in one["setting"].items())
         at = " ".join(f"{ms:.1f}" for ms in one["maxima_ms"]) or "none"
         verdict = "sought" if one["sought"] else "not sought"
         lines += [f"  {verdict}: maxima at {at} ms, highest R {one['highest_R']:.3g}, firing goes on at "
-                  f"{one['persists']:.0%} of delays", f"    {given}"]  # fmt: skip
+                  f"{one['persists']:.0%} of delays", _given(one)]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -63,6 +68,15 @@ def _table(found: Sequence[Verdict]) -> dict[str, dict[str, int]]:
         where = WHERE[0] if v.persists == 0.0 else WHERE[2] if v.persists == 1.0 else WHERE[1]
         table[MAXIMA[min(len(v.maxima_ms), 2)]][where] += 1
     return table
+
+
+def _nearest(found: Sequence[Verdict]) -> dict[str, Any] | None:
+    several = [v for v in found if len(v.maxima_ms) >= 2 and v.persists > 0.0]
+    return _plain(min(several, key=lambda v: (v.persists, -v.contrast))) if several else None
+
+
+def _given(one: dict[str, Any]) -> str:
+    return "    " + " ".join(f"{name}={value}" for name, value in one["setting"].items())
 
 
 def _kind(v: Verdict) -> str:
