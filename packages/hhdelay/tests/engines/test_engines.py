@@ -34,6 +34,7 @@ NETWORKS = {
     "single": ("single",),
     "triangular": ("ei", "noise.law=triangular"),
     "noise ends": ("ei", "noise.off_after_ms=21.3"),
+    "seed of two words": ("ei", "simulation.seed=81985529216486895"),
     "other constants": ("ei", "neuron.C_uF_cm2=1.2", "neuron.rate_factor=1.3", "synapse.K_mV=4"),
 }  # fmt: skip
 LONG = ("EI", "II", "EE, no delay")     # at 0.01 ms; the others at 0.02: the reference is slow
@@ -66,6 +67,19 @@ def test_engines_agree_over_50_ms(fast: str, network: str) -> None:
     assert sum(map(len, plain_spikes)) >= 2, "nothing fired, so little was compared"
     for a, b in zip(plain_spikes, quick_spikes, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("fast", FAST)
+@pytest.mark.parametrize("network", ["ei", "ii", "population"])
+def test_engines_agree_on_many_paths(fast: str, network: str) -> None:
+    """Of 40 replicas some come so near to threshold that they make much of a rounding: in the ten neurons of
+    `population` one path in a hundred is then up to 5e-9 mV off with simd.
+    """
+    batch = assemble([load_recipe(network, ["simulation.replicas=40"])])
+    (plain, _), (quick, _) = after("reference", batch, 50.0), after(fast, batch, 50.0)
+    apart = np.abs(plain.V_mV - quick.V_mV)
+    assert (apart <= 1e-9).mean() >= (0.98 if network == "population" else 1.0)
+    assert apart.max() <= 1e-8
 
 
 @pytest.mark.parametrize("name", ENGINES)

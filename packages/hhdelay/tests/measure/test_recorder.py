@@ -135,6 +135,10 @@ def test_skipped_cycles() -> None:
     histogram[[33, 34, 35]] = 30, 40, 20        # cycles of about 17 ms
     histogram[[68, 103]] = 8, 2                 # one left out, two left out
     assert skipped_per_interval(histogram) == pytest.approx((8 * 1 + 2 * 2) / 100)
+    histogram[-1] = 5       # of 200 ms and more: never the commonest, and few of them are taken as 200 ms
+    assert 0.1 < skipped_per_interval(histogram) < 1.0
+    histogram[-1] = 50
+    assert np.isnan(skipped_per_interval(histogram)), "most of it unknown"
 
 
 def test_student() -> None:

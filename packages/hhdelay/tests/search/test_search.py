@@ -68,6 +68,7 @@ def test_two_maxima_without_persistence_are_sought() -> None:
     (WAVES, 0.25, {}),                                          # firing goes on
     (np.linspace(2, 9, 24), 0.0, {}),                           # no maximum
     (5 + 3 * np.exp(-((np.array(DELAYS_MS) - 20) / 5) ** 2), 0.0, {}),      # one
+    (5 + 3 * np.cos(2 * np.pi * np.array(DELAYS_MS) / 46), 0.0, {}),        # none but at the edges
     (WAVES, 0.0, {"intervals": 12}),                            # too few intervals, whatever the replicas say
     (WAVES, 0.0, {"error": 0.5}),                               # replicas that differ
 ])  # fmt: skip

@@ -69,6 +69,17 @@ def test_pairs_fire_on_without_noise_and_one_neuron_does_not(quick: Make) -> Non
     assert (alone["rate_Hz"] > 0).all()
 
 
+def test_what_persists_is_the_firing_that_R_is_of(quick: Make) -> None:
+    """Above the Hopf point an inhibitory neuron fires alone and holds the excitatory one down for good."""
+    given = ("neuron.I_uA_cm2=10", "synapse.inh_decay_per_ms=0.05", "synapse.inh_rise_per_ms=5")
+    sweep = quick("ei", "motif.g_mS_cm2=6", settings=given)
+    assert whole(sweep)["persists"].tolist() == [0.0]
+    later = {"noise.off_after_ms": 0.02, "simulation.duration_ms": 900.0}
+    stopped = at(at(sweep.recipe, sweep.given(0)), later)
+    held, firing = simulate(stopped).tally.spikes.sum(axis=0)
+    assert firing > 20 > held
+
+
 def test_a_recipe_whose_noise_stops_is_not_tested(quick: Make) -> None:
     arrays = whole(quick("ei", "noise.off_after_ms=0,60"))
     assert np.isfinite(arrays["persists"]).tolist() == [True, False]

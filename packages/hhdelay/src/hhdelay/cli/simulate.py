@@ -22,10 +22,11 @@ def simulate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write spikes, counts, recipe to this .npz.")] = None,
     trace_ms: Annotated[float, typer.Option(min=0, help="With --out: V, gates, s of replica 0.")] = 0.0,
-    engine: Annotated[str, typer.Option(help="numba, or reference: the same numbers, slower.")] = "numba",
+    engine: Annotated[str, typer.Option(help="simd; numba, faster below four replicas; reference.")] = "simd",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     """Run a network and print how often and how regularly it fires, and in which phase."""
+    from hhdelay.config.errors import need
     from hhdelay.config.load import load_recipe
     from hhdelay.engines import engine as by_name
     from hhdelay.simulate import simulate as run
@@ -33,6 +34,8 @@ def simulate(
     loaded, using = load_recipe(recipe, overrides or ()), by_name(engine)
     if out:
         _check_writable(out)
+    need(out is not None or trace_ms == 0.0, f"--trace-ms {trace_ms:g} has nowhere to be written",
+         fix="give --out FILE.npz")  # fmt: skip
     outcome = run(loaded, using=using, keep_spikes=out is not None, progress=_progress())
     if out:
         _save(out, loaded, outcome, trace_ms)
@@ -85,7 +88,7 @@ def _text(recipe: Recipe, found: dict[str, Any]) -> str:
         f"interval   {number(found['mean_ms'])} ms, sd {number(found['sd_ms'])}, "
         f"{number(found['shortest_ms'])} to {number(found['longest_ms'])}",
         f"R          {number(found['R'])}{confidence}",
-        f"skipped    {number(found['skipped'], '.3%')} of cycles",
+        f"skipped    {number(found['skipped'])} cycles an interval",
     ]
     if whose:
         lines += [f"others     {number(one['rate_Hz'])} Hz, R {number(one['R'])}, neuron {j}"

@@ -46,10 +46,9 @@ SCRATCH = U(16) * LANES
 V, M, H, N, S, Z = (U(k) * LANES for k in range(6))
 NEURON_ROWS = U(9) * LANES
 
-# exp on -1/4 .. 1/4 through the Chebyshev points, lowest power first: 1e-15 from it, see test_lanes.py.
-EXP = (1.0000000000000002, 0.9999999999999909, 0.49999999999959555, 0.16666666666761862, 0.041666666719685316,
-       0.008333333300527912, 0.0013888865133566872, 0.0001984131197679662, 2.4844856739012282e-05,
-       2.7555647751574615e-06)  # fmt: skip
+# (exp(y) - 1) / y on -1/4 .. 1/4 through the Chebyshev points, lowest power first; see test_lanes.py.
+EXPM1 = (1.0, 0.499999999999852, 0.16666666666665322, 0.04166666669823601, 0.008333333336202819,
+         0.0013888870706692627, 0.00019841253314374944, 2.484036731676369e-05, 2.7592569930959876e-06)
 WIDEST = 0.25
 E_5_HALVES, E_1, E_3 = exp(2.5), exp(1.0), exp(3.0)
 
@@ -90,13 +89,13 @@ def number(w: np.uint64) -> float:
 
 
 @inlined
-def small_exp(y: float) -> float:
-    """exp(y) for |y| <= WIDEST; beyond, ever less exact. Estrin's form, the shortest chain of operations."""
+def small_expm1(y: float) -> float:
+    """exp(y) - 1 for |y| <= WIDEST; beyond, ever less exact. Estrin's form, a short chain of operations."""
     y2 = y * y
     y4 = y2 * y2
-    low = ((EXP[0] + EXP[1] * y) + (EXP[2] + EXP[3] * y) * y2)
-    middle = ((EXP[4] + EXP[5] * y) + (EXP[6] + EXP[7] * y) * y2)
-    return low + middle * y4 + (EXP[8] + EXP[9] * y) * (y4 * y4)
+    low = (EXPM1[0] + EXPM1[1] * y) + (EXPM1[2] + EXPM1[3] * y) * y2
+    high = (EXPM1[4] + EXPM1[5] * y) + (EXPM1[6] + EXPM1[7] * y) * y2 + EXPM1[8] * y4
+    return y * (low + high * y4)
 
 
 @inlined
@@ -151,19 +150,22 @@ def two_triangular(b: Array, first_word: Offset, at: Offset) -> None:
 
 @inlined
 def powers(b: Array, o: Offset, k: Numbers) -> None:
-    """All exponentials of the rates as powers of one, c = exp(-(V + 65) / 720)."""
+    """All exponentials of the rates as powers of one, c = exp(-(V + 65) / 720), and RELEASE for K = 5 mV.
+
+    Powers are taken of p = c - 1, which is small: c itself would lose in 72 factors what it was rounded by.
+    """
     for lane in range(LANES):
-        c = small_exp((b[o + V + lane] + 65.0) * (-1.0 / 720.0))
-        c2 = c * c
-        c4 = c2 * c2
-        c8 = c4 * c4
-        c9 = c8 * c
-        c18 = c9 * c9
-        c36 = c18 * c18
-        b[POWER_9 + lane] = c9                 # exp(-(V + 65) / 80)
-        b[POWER_36 + lane] = c36               # exp(-(V + 65) / 20)
-        b[POWER_40 + lane] = c36 * c4          # exp(-(V + 65) / 18)
+        p = small_expm1((b[o + V + lane] + 65.0) * (-1.0 / 720.0))
+        p2 = p * p + (p + p)                # (1 + p) squared, less 1
+        p4 = p2 * p2 + (p2 + p2)
+        p8 = p4 * p4 + (p4 + p4)
+        p9 = p8 * p + (p8 + p)
+        p18 = p9 * p9 + (p9 + p9)
+        c36 = 1.0 + (p18 * p18 + (p18 + p18))
         c72 = c36 * c36
+        b[POWER_9 + lane] = 1.0 + p9        # exp(-(V + 65) / 80)
+        b[POWER_36 + lane] = c36            # exp(-(V + 65) / 20)
+        b[POWER_40 + lane] = c36 + c36 * p4     # exp(-(V + 65) / 18)
         b[POWER_72 + lane] = c72            # exp(-(V + 65) / 10)
         b[RELEASE + lane] = k.shift * (c72 * c72)
 
@@ -173,7 +175,7 @@ def release_of_any(b: Array, o: Offset, k: Numbers) -> None:
     """exp(-(V - V_half) / K), kept between exp(-64) and exp(64): the 256th power of a small one."""
     for lane in range(LANES):
         y = (k.V_half - b[o + V + lane]) * k.per_256_K
-        e = small_exp(min(max(y, -WIDEST), WIDEST))
+        e = 1.0 + small_expm1(min(max(y, -WIDEST), WIDEST))
         e = (e * e) * (e * e)
         e = (e * e) * (e * e)
         e = (e * e) * (e * e)

@@ -11,7 +11,8 @@ with the delay of d steps, signal = 0 before t_0, the start s = 0 (threshold: H(
 `hhdelay.noise`, 0 from quiet_from_step on. A neuron spikes where V(t_k) < 0 <= V(t_k+1), at the time of the
 straight line between the two, unless its last spike is less than REFRACTORY_MS ago.
 
-Engines agree to 1e-9 over 50 ms. Within one engine a cell's result has the same bits whatever other cells
+Engines agree to 1e-9 over 50 ms, but for the rare path that comes so near to threshold that it amplifies
+the last bits: some 1e-8 mV. Within one engine a cell's result has the same bits whatever other cells
 share its batch, however the steps are divided between calls, and whichever worker runs it.
 """
 

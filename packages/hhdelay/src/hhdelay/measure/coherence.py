@@ -92,14 +92,17 @@ def ratio(tally: Tally) -> Array:
 def skipped_per_interval(histogram: Counts) -> Array:
     """Cycles left out, of histograms [..., B]: an interval of k times the commonest one leaves out k - 1.
 
-    The commonest is the middle of the three neighbouring bins that hold most. NaN for no interval.
+    The commonest is the middle of the three neighbouring bins that hold most. The last bin, which holds all
+    that is longer, counts as one interval of its length and is never the commonest; NaN where it holds more
+    than a tenth, and for no interval.
     """
-    three = histogram[..., :-2] + histogram[..., 1:-1] + histogram[..., 2:]
+    three = histogram[..., :-3] + histogram[..., 1:-2] + histogram[..., 2:-1]
     commonest = np.argmax(three, axis=-1)[..., None] + 1.5      # in bins, at the middle of the middle one
     cycles = np.rint((np.arange(histogram.shape[-1]) + 0.5) / commonest)
+    total = histogram.sum(axis=-1)
     with np.errstate(invalid="ignore"):
-        left_out = (histogram * np.maximum(cycles - 1.0, 0.0)).sum(axis=-1) / histogram.sum(axis=-1)
-    return np.asarray(left_out)
+        left_out = (histogram * np.maximum(cycles - 1.0, 0.0)).sum(axis=-1) / total
+    return np.where(10 * histogram[..., -1] > total, np.nan, left_out)
 
 
 def student(df: int) -> float:

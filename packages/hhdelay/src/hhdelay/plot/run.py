@@ -141,7 +141,7 @@ def _draw_histogram(axes: Axes, run: SavedRun, log: bool) -> None:
     edges = np.arange(first, last + 1) * BIN_MS
     axes.stairs(counts[first:last], edges, fill=True, color=COLOURS[5], baseline=0.5 if log else 0.0)
     axes.stairs(counts[first:last], edges, color=COLOURS[0], linewidth=THIN_PT, baseline=0.5 if log else 0.0)
-    three = counts[:-2] + counts[1:-1] + counts[2:]     # as `measure.coherence` counts skipped cycles
+    three = counts[:-3] + counts[1:-2] + counts[2:-1]     # as `measure.coherence` counts skipped cycles
     commonest_ms = (int(np.argmax(three)) + 1.5) * BIN_MS
     mean_ms, R = _mean_and_R(run, chosen)
     axes.axvline(mean_ms, color=COLOURS[1], linewidth=LINE_PT, label=f"mean {mean_ms:.4g} ms, R = {R:.3g}")

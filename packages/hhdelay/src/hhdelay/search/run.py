@@ -52,6 +52,8 @@ def search(
         fine = open_sweep(stores[1], VARIABLES)
         again = verdicts(fine)
     found = report(rough, again)
-    (out / "search.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    part = out / ".search.json.part"
+    part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    part.replace(out / "search.json")
     save(classes_figure(rough, fine, again), out / "search.png")
     return found

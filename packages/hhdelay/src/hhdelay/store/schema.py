@@ -32,7 +32,7 @@ VARIABLES: dict[str, Variable] = {
     "skipped": Variable((), "float64", "1", "cycles without a spike per interval"),
     "phase": Variable((), "float64", "1", "mean lag of the partner behind neuron 0, in its intervals"),
     "locking": Variable((), "float64", "1", "length |z| of the mean of exp(2 pi i lag), 1 locked"),
-    "persists": Variable((), "float64", "1", "share of replicas that fire a second after the noise stopped"),
+    "persists": Variable((), "float64", "1", "share of replicas whose observed neurons fire on after noise"),
     "quiet_ms": Variable((), "float64", "ms", "mean interval while the noise is off"),
     "replica_R": Variable(("replica",), "float64", "1", "R of each replica alone"),
     "histogram": Variable(("bin",), "int64", "1", "intervals of observed neurons in bins of measure.BIN_MS"),

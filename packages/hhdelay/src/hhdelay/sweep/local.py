@@ -6,9 +6,10 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from traceback import format_exc
@@ -65,7 +66,8 @@ def _until_broken(waiting: deque[int], make: Make, workers: int) -> Generator[Fi
         while (waiting or running) and not died:
             while waiting and len(running) <= workers:      # one more, so that none waits for this process
                 try:
-                    future = pool.submit(_run, make(waiting[0]))
+                    with _interrupts_held():
+                        future = pool.submit(_run, make(waiting[0]))
                 except BrokenProcessPool:
                     died.append(waiting.popleft())
                     break
@@ -81,6 +83,19 @@ def _until_broken(waiting: deque[int], make: Make, workers: int) -> Generator[Fi
         stop.close()
         alive.close()
     return sorted(died)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits; a process that is started here is born with it held, and so dies without a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _collect(running: dict[Future[Result], int], died: list[int]) -> Generator[Finished, None, None]:

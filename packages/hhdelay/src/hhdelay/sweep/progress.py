@@ -51,7 +51,7 @@ def _lines() -> Progress:
             return
         last = perf_counter()
         left_s = told.seconds / (told.done - first[0]) * (told.total - told.done)
-        line = f"{told.done} of {told.total} tiles, {rate(told)}, {left_s:.0f} s left"
-        print(line, file=sys.stderr, flush=True)
+        parts = (f"{told.done} of {told.total} tiles", rate(told), f"{left_s:.0f} s left")
+        print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     return tell
