@@ -2,6 +2,7 @@
 #
 #   make demo MINUTES=2             a shorter demonstration
 #   make test ARGS='-k router'      arguments for pytest
+#   make serve ARGS='--port 8080'   arguments for the server
 #   make demo PYTHON=python3.12     another interpreter; VENV=folder for another environment
 
 PYTHON  ?= python3
@@ -27,7 +28,7 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check bench soak system clean
+.PHONY: help setup demo serve test check bench soak system clean
 
 help:       ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -38,6 +39,12 @@ demo: $(VENV)/.demo     ## train a small DeepSeek-V3 here, about six minutes, an
 	$(BIN)/python -m fathom demo $(if $(MINUTES),--minutes $(MINUTES))
 	@echo; echo "The other package: which delays make neurons fire like a clock? A gallery in some minutes:"
 	@echo "  $(BIN)/hhdelay reproduce --out runs/hhdelay"
+
+serve: $(VENV)/.serve   ## open the newest demo's model: a chat page, and an interface for programs
+	@model=$$(ls -dt runs/demo-*/sft 2> /dev/null | head -n 1); \
+	[ "$$model" ] || { echo "make: there is no demo's model yet. Fix: make demo" >&2; exit 2; }; \
+	$(BIN)/python -m fathom serve --model "$$model" $(ARGS); \
+	status=$$?; [ $$status -eq 130 ] || exit $$status
 
 test: $(VENV)/.test     ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
@@ -87,8 +94,14 @@ $(VENV)/.demo: $(VENV)/.made $(INPUTS)
 	@$(call install,--no-build-isolation -e packages/fathom -e packages/hhdelay)
 	@touch $@
 
+$(VENV)/.serve: $(VENV)/.demo
+	@echo "make: installing what the server needs, a few MB"
+	@$(call install,--no-build-isolation -e 'packages/fathom[serve]')
+	@touch $@
+
 $(VENV)/.test: $(VENV)/.made $(INPUTS)
 	@echo "make: installing the program, its tests and checks: $(TORCH) first, about 1.5 GB, some minutes the first time"
 	@$(call install,$(TORCH) hatchling editables)
 	@$(call install,--no-build-isolation -e 'packages/fathom[dev]' -e 'packages/hhdelay[test]')
 	@touch $(VENV)/.demo $@
+	@touch $(VENV)/.serve

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-TARGETS = {"setup", "demo", "test", "check", "bench", "soak", "system", "clean", "help"}
+TARGETS = {"setup", "demo", "serve", "test", "check", "bench", "soak", "system", "clean", "help"}
 
 
 @pytest.fixture(scope="module")

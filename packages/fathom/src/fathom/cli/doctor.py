@@ -30,6 +30,8 @@ SANDBOXES = {   # in the order of preference
 }
 OPTIONAL = {    # distribution: what it is for
     "llguidance": "JSON schema and regex",
+    "fastapi": "server",
+    "uvicorn": "server",
     "pyarrow": "Parquet",
     "zstandard": "Zstandard",
     "datasets": "hub data sets",

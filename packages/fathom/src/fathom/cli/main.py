@@ -25,6 +25,7 @@ from fathom.cli.exchange import export_app, import_app
 from fathom.cli.generate import generate
 from fathom.cli.params import params
 from fathom.cli.report import report
+from fathom.cli.serve import serve
 from fathom.cli.sft import sft
 from fathom.cli.train import train
 from fathom.config.errors import FathomError
@@ -36,7 +37,7 @@ SECTIONS = {        # of the help text, in the order in which a person meets the
     "Plan": ("config", "params", "plan"),
     "Train": ("data", "train", "sft", "report"),
     "Exchange": ("import", "export"),
-    "Talk": ("generate", "chat"),
+    "Talk": ("generate", "chat", "serve"),
     "Reproduce": ("reproduce",),
 }
 
@@ -92,7 +93,7 @@ GROUPS = {
     "config": config.app, "plan": plan.app, "data": data.app, "import": import_app, "export": export_app,
     "reproduce": reproduce.app,
 }  # fmt: skip
-for command in (chat, demo, doctor, generate, params, report, sft, train):
+for command in (chat, demo, doctor, generate, params, report, serve, sft, train):
     app.command()(command)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)

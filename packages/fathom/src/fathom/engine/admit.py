@@ -32,10 +32,7 @@ def positions(
     tokens     of the tokenizer; higher ids are padding rows of the vocabulary
     capacity   positions of all pages together
     """
-    need(len(prompt) > 0, "the prompt is empty", fix="give at least one token", error=RequestError)
-    wrong = [t for t in prompt if not 0 <= t < tokens]
-    what = f"the prompt has token {wrong[:1]}, and ids end at {tokens - 1}"
-    need(not wrong, what, fix="encode it with this model's tokenizer", error=RequestError)
+    need_known(prompt, tokens)
     most, what = model.max_positions, "the model's context"
     if capacity < most:
         most, what = capacity, "all pages of the cache"
@@ -51,6 +48,14 @@ def positions(
         error=RequestError,
     )
     return len(prompt) + params.max_tokens if params.max_tokens is not None else most
+
+
+def need_known(prompt: list[int], tokens: int) -> None:
+    """RequestError when the prompt is empty or holds what is not one of so many tokens."""
+    need(len(prompt) > 0, "the prompt is empty", fix="give at least one token", error=RequestError)
+    wrong = [t for t in prompt if not 0 <= t < tokens]
+    what = f"the prompt has token {wrong[:1]}, and ids end at {tokens - 1}"
+    need(not wrong, what, fix="encode it with this model's tokenizer", error=RequestError)
 
 
 def check_speculation(

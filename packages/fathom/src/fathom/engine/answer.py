@@ -35,6 +35,7 @@ class Answer:
         self._ahead_of = 0
         self._text, self._stops = TextStream(tokenizer), StopFinder(sequence.params.stops)
         self._new_text, self._new_tokens, self._new_logprobs = "", list[int](), list[Logprob]()
+        self._stood, self._fell = 0, list[int]()  # drafts among the new tokens, and those behind them
 
     def choose(self, logit_TV: Tensor, likeliest_T: Many[int]) -> tuple[int, int]:
         """Verify the drafts in order, write what stands and the token behind it; the drafts are gone then.
@@ -48,11 +49,14 @@ class Answer:
         for t in range(len(drafts) + 1):
             draft = drafts[t] if t < len(drafts) else None
             token = likeliest_T[t] if self.plain else self._choose(logit_TV[t], draft, t)
+            if token != draft:
+                self._fell = drafts[t:]
             if token == self._eos and not self.sequence.params.ignore_eos:
                 self.finish("stop")
                 return t + 1, t + (token == draft)
             if self.sequence.params.logprobs is not None:
                 self._new_logprobs.append(self.chooser.logprob(logit_TV[t], token))
+            self._stood += token == draft
             self._write(token)
             if token != draft or self.finish_reason is not None:
                 return t + 1, t + (token == draft)
@@ -103,7 +107,11 @@ class Answer:
             self._new_text += self._stops.end()
 
     def news(self, error: str = "") -> Delta:
-        """What was written since the last call."""
+        """What was written since the last call, and what became of the drafts for it.
+
+        Drafts that nobody judged, for the answer ended before them, are not told; nor is a draft of the
+        end-of-text token that stood: it is no token of the answer.
+        """
         delta = Delta(
             request_id=self.sequence.request_id,
             index=self.sequence.index,
@@ -113,9 +121,12 @@ class Answer:
             finish_reason=self.finish_reason,
             prompt_tokens=len(self.sequence.prompt),
             cached_tokens=self.sequence.cached,
+            accepted=self._stood,
+            rejected=tuple(self._fell),
             error=error,
         )
         self._new_text, self._new_tokens, self._new_logprobs = "", [], []
+        self._stood, self._fell = 0, []
         return delta
 
     def _allowed(self) -> np.ndarray | None:

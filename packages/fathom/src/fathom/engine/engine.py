@@ -12,7 +12,9 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import Sequence as Many
 from contextlib import aclosing
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -25,15 +27,18 @@ from fathom.config.engine import EngineConfig
 from fathom.config.errors import need
 from fathom.config.model import ModelConfig
 from fathom.data.tokenizer import Tokenizer
-from fathom.engine.admit import check_speculation, positions, prompt_ids
+from fathom.engine.admit import check_speculation, need_known, positions, prompt_ids
 from fathom.engine.answer import Answer
+from fathom.engine.apart import Apart
 from fathom.engine.collect import Collector
 from fathom.engine.grammar import compile_grammar
 from fathom.engine.pace import Pace
-from fathom.engine.request import Delta, Request, Result
+from fathom.engine.request import Delta, Logprob, Request, RequestError, Result
+from fathom.engine.routes import need_few_choices, next_routes
 from fathom.engine.runner import Pass, Runner
 from fathom.engine.sample import Chooser, NoTokenError
 from fathom.engine.scheduler import Scheduler, Work
+from fathom.engine.score import need_few_entries, next_scores
 from fathom.engine.self_test import Recorded, find_inexact
 from fathom.engine.sequence import Sequence
 from fathom.engine.start import choose_backend, number_of_pages
@@ -113,6 +118,11 @@ class Engine:
             f"{self.model.name} on {b.device.type} in {precision}, {b.products.name}; {pages:,} pages of "
             f"{self.config.page_size} positions ({self.runner.pool.nbytes >> 20:,} MiB); {draft}; {exact}"
         )
+
+    @property
+    def over(self) -> bool:
+        """Whether the thread broke down, and no request is taken any more."""
+        return self._streams.over
 
     @property
     def busy(self) -> bool:
@@ -204,6 +214,8 @@ class Engine:
             for t in range(used):
                 self.watch(s, before + t, logit_TV[t])
         self.stats.decoded(work.kind == "decode", drafts, stood, used)
+        if work.kind == "prefill":
+            self.stats.began(len(s.prompt), s.cached)
         ended = answer.finish_reason is not None
         if not (ended and self.runner.drafts):  # then the MTP module never sees the last chunk of a prompt
             self.scheduler.advance(s, work.start + used if work.kind == "decode" else before)
@@ -269,6 +281,50 @@ class Engine:
         async with aclosing(self._streams.stream(request)) as deltas:
             async for delta in deltas:
                 yield delta
+
+    async def experts(self, tokens: Many[int]) -> list[list[list[int]]]:
+        """For each token the experts that each MoE layer chooses, highest weight first.
+
+        A plain forward of these tokens from position 0, in chunks between the steps of what is streaming.
+        RequestError: unknown tokens, or too many.
+        """
+        need_few_choices(len(tokens), self.model)
+        text, chosen = self._apart(tokens), list[list[list[int]]]()
+        while not text.done:
+            chosen += await self._streams.between(lambda: next_routes(text))
+        return chosen
+
+    async def score(self, tokens: Many[int], top: int = 0) -> list[Logprob]:
+        """The log probability of each token but the first behind those before it, and of the `top` likeliest.
+
+        As `experts`: beside the service, nothing is kept, and the same errors.
+        """
+        need_few_entries(len(tokens), top)
+        text, scores = self._apart(tokens), list[Logprob]()
+        while not text.done:
+            scores += await self._streams.between(lambda: next_scores(text, top, self.tokenizer.size))
+        return scores
+
+    def _apart(self, tokens: Many[int]) -> Apart:
+        prompt, most = list(tokens), self.model.max_positions
+        need_known(prompt, self.tokenizer.size)
+        what = f"{len(prompt)} tokens do not fit the {most} positions of the model's context"
+        need(len(prompt) <= most, what, fix="give less", error=RequestError)
+        self._streaming = True
+        return Apart(self.runner.weights, prompt, self.config.page_size, self.config.prefill_tokens)
+
+    def counters(self) -> dict[str, float]:
+        """`stats`, and how full queue and cache are. From any thread: no number waits for a step."""
+        pool, tree = self.scheduler.pool, self.scheduler.tree
+        free, idle = pool.free, tree.evictable
+        return {
+            "pages_total": pool.total,
+            "pages_used": max(0, pool.total - free - idle),
+            "pages_cached": idle,
+            "running": self.scheduler.num_running,
+            "waiting": self.scheduler.queued,
+            **asdict(self.stats),
+        }
 
     def close(self) -> None:
         """Cancel what is streaming and end the thread; without one nothing happens."""

@@ -54,11 +54,16 @@ class Pool:
         return self.data_LGSE.nbytes
 
 
-def trunk(weights: Weights, token_R: Tensor, rows: Rows, pool: Pool) -> Tensor:
-    """States before the final norm, every layer's latents written. -> [R, D]."""
+def trunk(
+    weights: Weights, token_R: Tensor, rows: Rows, pool: Pool, chosen: list[Tensor] | None = None
+) -> Tensor:
+    """States before the final norm, every layer's latents written. -> [R, D].
+
+    `chosen` gets the experts of each MoE layer, highest weight first: int64 [R, K] a layer.
+    """
     x_RD = F.embedding(token_R, weights.embed_VD)
     for index, layer in enumerate(weights.layers):
-        x_RD = _block(weights.config, layer, x_RD, rows, pool.data_LGSE[index])
+        x_RD = _block(weights.config, layer, x_RD, rows, pool.data_LGSE[index], chosen=chosen)
     return x_RD
 
 
@@ -95,11 +100,14 @@ def _draft(weights: Weights) -> Draft:
     return weights.draft
 
 
-def _block(config: ModelConfig, layer: Layer, x_RD: Tensor, rows: Rows, pool_GSE: Tensor) -> Tensor:
+def _block(
+    config: ModelConfig, layer: Layer, x_RD: Tensor, rows: Rows, pool_GSE: Tensor,
+    *, chosen: list[Tensor] | None = None,
+) -> Tensor:  # fmt: skip
     x_RD = x_RD + _attend(config, layer.attention, x_RD, rows, pool_GSE)
     h_RD = layer.norm(x_RD)
     if isinstance(layer.ffn, Experts):
-        return x_RD + _moe(config, layer.ffn, h_RD)
+        return x_RD + _moe(config, layer.ffn, h_RD, chosen)
     return x_RD + _swiglu(layer.ffn, h_RD)
 
 
@@ -132,13 +140,15 @@ def _swiglu(ffn: Swiglu, x_RD: Tensor) -> Tensor:
     return ffn.down(gated(ffn.gate_up(x_RD)))
 
 
-def _moe(config: ModelConfig, ffn: Experts, x_RD: Tensor) -> Tensor:
+def _moe(config: ModelConfig, ffn: Experts, x_RD: Tensor, chosen: list[Tensor] | None) -> Tensor:
     """The experts, one after the other over the rows that go to each, and their sum (eq 12)."""
     moe = config.moe
     logit_RX = ffn.router(wide(x_RD))
     score_RX = sigmoid(logit_RX) if moe.score == "sigmoid" else logit_RX.softmax(-1)
     expert_RX = choose(score_RX, ffn.bias_E, moe)
     weight_RX = combine_weights(score_RX, expert_RX, moe)
+    if chosen is not None:
+        chosen.append(expert_RX.gather(-1, weight_RX.argsort(dim=-1, descending=True, stable=True)))
     sent = dispatch(expert_RX, moe.num_experts, len(ffn.each))
     each = [ffn.each[e] for e in sent.count_of]
     gate_up = [own.gate_up(x) for own, x in zip(each, sent.spread(x_RD), strict=True)]

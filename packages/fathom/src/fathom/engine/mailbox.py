@@ -1,7 +1,8 @@
 """What passes between the engine's thread and one reader in an event loop.
 
-The reader takes when it likes. Meanwhile the news of many steps become one delta for each answer, and one
-callback at most waits in the loop, so a reader that is slow or stuck costs no more than its answers' size.
+The reader takes when it likes. Meanwhile the news of many steps become one delta for each answer, or for each
+step that verified drafts, and one callback at most waits in the loop: a reader that is slow or stuck costs no
+more than its answers' size.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Mailbox:
         self._lock = threading.Lock()  # guards all of the following, and `gone`
         self._bell = asyncio.Event()
         self._rung = False  # the bell is set, or will be; so a reader that is slow has one callback waiting
-        self._news: dict[int, _Gathered] = {}  # by index of the answer
+        self._news: dict[int, list[_Gathered]] = {}  # by index of the answer
         self._unfinished = set(range(request.sampling.n))
         self._error: FathomError | None = None
 
@@ -37,7 +38,10 @@ class Mailbox:
     def put(self, delta: Delta) -> None:
         """From the thread: one more delta."""
         with self._lock:
-            self._news.setdefault(delta.index, _Gathered()).add(delta)
+            news = self._news.setdefault(delta.index, [])
+            if not news or delta.accepted or delta.rejected:  # these count from a delta's own first token
+                news.append(_Gathered())
+            news[-1].add(delta)
             if delta.finish_reason is not None:
                 self._unfinished.discard(delta.index)
             self._ring()
@@ -61,7 +65,10 @@ class Mailbox:
             return bool(self._unfinished) and self._error is None
 
     async def next(self) -> list[Delta]:
-        """From the reader: one delta for each answer with news, waiting for the first; none = the end."""
+        """From the reader: the news of each answer, waiting for the first; none = the end.
+
+        One delta an answer, and one more for each later step that verified drafts.
+        """
         while True:
             with self._lock:
                 self._bell.clear()
@@ -69,7 +76,7 @@ class Mailbox:
                 gathered, self._news = self._news, {}
                 error, finished = self._error, self.finished
             if gathered:
-                return [one.delta() for one in gathered.values()]
+                return [one.delta() for news in gathered.values() for one in news]
             if error is not None:
                 raise error
             if finished:
@@ -94,11 +101,14 @@ class _Gathered:
         self._tokens: list[int] = []
         self._logprobs: list[Logprob] = []
         self._cached, self._error = 0, ""
+        self._accepted, self._rejected = 0, tuple[int, ...]()  # of the first; those behind it have none
         self._finish_reason: str | None = None
         self._last: Delta | None = None
 
     def add(self, delta: Delta) -> None:
         """Behind those before."""
+        if self._last is None:
+            self._accepted, self._rejected = delta.accepted, delta.rejected
         self._texts.append(delta.text)
         self._tokens += delta.tokens
         self._logprobs += delta.logprobs
@@ -116,6 +126,8 @@ class _Gathered:
             tokens=tuple(self._tokens),
             logprobs=tuple(self._logprobs),
             cached_tokens=self._cached,
+            accepted=self._accepted,
+            rejected=self._rejected,
             finish_reason=self._finish_reason,
             error=self._error,
         )

@@ -146,6 +146,8 @@ class Delta:
     finish_reason: str | None = None  # "stop", "length", "cancelled" or "error"; the last delta has one
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of these, found in the prefix tree
+    accepted: int = 0  # so many of `tokens`, from the first on, were drafts that stood
+    rejected: tuple[int, ...] = ()  # drafts behind them that fell; the next token stands for the first
     error: str = ""  # with finish_reason "error": one line
 
 

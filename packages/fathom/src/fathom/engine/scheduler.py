@@ -68,6 +68,11 @@ class Scheduler:
         return list(self._running)
 
     @property
+    def num_running(self) -> int:
+        """How many hold pages."""
+        return len(self._running)
+
+    @property
     def queued(self) -> int:
         """Sequences that wait, siblings that are not in line yet among them; what max_waiting bounds."""
         return len(self.waiting) + len(self.siblings)

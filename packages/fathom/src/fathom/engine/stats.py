@@ -17,6 +17,13 @@ class Stats:
     tokens: int = 0  # they gave, end tokens among them
     drafted: int = 0
     accepted: int = 0
+    prompt_tokens: int = 0  # of answers that began
+    prefix_hit_tokens: int = 0  # of these, found in the prefix tree
+
+    def began(self, prompt: int, cached: int) -> None:
+        """One sequence has its first token."""
+        self.prompt_tokens += prompt
+        self.prefix_hit_tokens += cached
 
     def decoded(self, decode: bool, drafts: int, stood: int, tokens: int) -> None:
         """One sequence in one step."""

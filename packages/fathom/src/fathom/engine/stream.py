@@ -11,15 +11,17 @@ import asyncio
 import atexit
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from fathom.config.errors import FathomError
+from fathom.engine.errand import Errand
 from fathom.engine.mailbox import Mailbox
 from fathom.engine.request import Delta, Request
 
+T = TypeVar("T")
 LONGEST_REASON = 200  # characters of a strange error's text that the one line repeats
 
 
@@ -50,11 +52,16 @@ class Streams:
     def __init__(self, core: Core, *, name: str = "engine") -> None:
         self._core, self._name = core, name
         self._changed = threading.Condition()  # guards the inbox, the thread's start and why it is over
-        self._inbox: deque[Mailbox] = deque()
+        self._inbox: deque[Mailbox | Errand] = deque()
         self._thread: threading.Thread | None = None
         self._over = ""  # why no request is taken any more
         self._cause: BaseException | None = None  # of that
         self._running: dict[int, Mailbox] = {}  # by request id; the thread's own
+
+    @property
+    def over(self) -> bool:
+        """Whether it was closed or broke down."""
+        return bool(self._over)
 
     def start(self) -> None:
         """Start the thread now rather than at first use. EngineError if the engine is over."""
@@ -81,6 +88,20 @@ class Streams:
             if box.leave():
                 with self._changed:
                     self._post(box)
+
+    async def between(self, call: Callable[[], T]) -> T:
+        """What `call` returns or raises; the thread calls it before its next step. EngineError as above.
+
+        It should be short: every stream waits for it. Who is cancelled takes it back if it has not begun.
+        """
+        errand = Errand(call, asyncio.get_running_loop())
+        with self._changed:
+            self._start()
+            self._post(errand)
+        try:
+            return await errand.done
+        finally:
+            errand.gone = True
 
     def close(self) -> None:
         """Cancel everything and wait for the thread, which finishes its step; again = nothing."""
@@ -110,7 +131,7 @@ class Streams:
             self._thread = thread
             atexit.register(self.close)
 
-    def _post(self, box: Mailbox) -> None:
+    def _post(self, box: Mailbox | Errand) -> None:
         self._inbox.append(box)
         self._changed.notify_all()
 
@@ -118,7 +139,11 @@ class Streams:
         try:
             while self._wait():
                 for _ in range(len(self._inbox)):
-                    self._attend(self._inbox.popleft())
+                    box = self._inbox.popleft()
+                    if isinstance(box, Errand):
+                        box.run()
+                    else:
+                        self._attend(box)
                 if self._core.busy:
                     self._deliver(self._core.step())
             for request_id in self._running:
@@ -175,7 +200,7 @@ class Streams:
                 self._cause = cause
             waiting, self._inbox = self._inbox, deque()
         for box in waiting:
-            if box.request_id is None:
+            if isinstance(box, Errand) or box.request_id is None:
                 box.fail(self._error())
         for box in self._running.values():
             if cause is None:

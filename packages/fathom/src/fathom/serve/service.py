@@ -1,0 +1,93 @@
+"""What every route works with: the engine's link, settings, metrics, and who may come in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from fathom.serve.errors import ApiError
+from fathom.serve.limits import Settings
+from fathom.serve.metrics import Metrics
+from fathom.serve.parts import Texts
+from fathom.serve.wire import Info, Link
+
+Score = tuple[int, float | None, tuple[tuple[int, float], ...]]
+
+
+class Doors:
+    """Counts who is inside. Nobody waits at the door: one comes in at once, or is told to come back."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._most, self._retry_after = settings.most_inside, settings.retry_after
+        self.inside, self.draining = 0, False
+        self._empty = asyncio.Event()
+
+    def enter(self) -> None:
+        """ApiError 503 while the server drains, 429 when it is full. Whoever is in must leave."""
+        if self.draining:
+            what = "the server finishes what it has and takes up nothing new"
+            raise ApiError(503, what, fix="try again later", retry_after=self._retry_after)
+        if self.inside >= self._most:
+            what = f"{self.inside} requests are being answered or wait, and no more may"
+            raise ApiError(429, what, fix="try again later", retry_after=self._retry_after)
+        self.inside += 1
+
+    def leave(self) -> None:
+        """One less."""
+        self.inside -= 1
+        if not self.inside:
+            self._empty.set()
+
+    async def drain(self, timeout: float) -> bool:
+        """Let nobody in any more, and wait until all have left; whether they did in time."""
+        self.draining = True
+        self._empty.clear()
+        try:
+            async with asyncio.timeout(timeout):
+                while self.inside:
+                    await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class Service:
+    """One server's state."""
+
+    def __init__(self, link: Link, settings: Settings) -> None:
+        self.link, self.settings = link, settings
+        self.doors, self.metrics, self.texts = Doors(settings), Metrics(), Texts(link)
+        self.started = int(time.time())
+        self._bos: list[int] = []
+
+    @property
+    def info(self) -> Info:
+        """The engine. ApiError 503 while there is none."""
+        info = self.link.info
+        if info is None:
+            what = "the engine is starting, or starting again"
+            raise ApiError(503, what, fix="try again in a moment", retry_after=self.settings.retry_after)
+        return info
+
+    @property
+    def model(self) -> str:
+        """The name that requests may give."""
+        return self.settings.name or self.info.model
+
+    async def begin_of_text(self) -> list[int]:
+        """The token that every text begins with: the template puts it before every conversation."""
+        if not self._bos:
+            self._bos = (await self.link.encode(messages=({"role": "user", "content": ""},)))[:1]
+        return self._bos
+
+    async def score(self, tokens: list[int], top: int) -> list[Score]:
+        """For each token its log probability behind those before it, and the `top` likeliest there.
+
+        The first has None and (): nothing is before it. ApiError where the engine cannot.
+        """
+        score: Callable[[list[int], int], Awaitable[list[Score]]] | None = getattr(self.link, "score", None)
+        if score is None:
+            what = "echo with logprobs asks for those of the prompt, which this engine does not give"
+            raise ApiError(400, what, fix="leave echo or logprobs out", param="echo")
+        return await score(tokens, top)
