@@ -34,6 +34,7 @@ KNOWN = (
 )
 NEUTRAL: dict[str, tuple[Any, ...]] = {"best_of": (1,), "suffix": ("",)}
 DEFAULT_TOKENS = 16  # OpenAI's
+MOST_ENTRIES = 400_000  # log probabilities of one request's prompts, as the engine allows for one prompt
 Prompt = str | tuple[int, ...]
 
 
@@ -105,6 +106,7 @@ async def prepare(wanted: Wanted, service: Service) -> Order:
     """The order, with the prompts read and scored where it takes that. ApiError or Refused."""
     scored = wanted.echo and wanted.order.logprobs is not None
     order, lead, asks, lengths = wanted.order, list[Part](), list[Ask](), list[int]()
+    entries = 0
     for number, (prompt, ask) in enumerate(zip(wanted.prompts, order.asks, strict=True)):
         ids, hidden = prompt, 0
         if isinstance(prompt, str) and (scored or wanted.max_tokens == 0):
@@ -112,6 +114,10 @@ async def prepare(wanted: Wanted, service: Service) -> Order:
             ids, hidden = (*bos, *await service.link.encode(text=prompt)), len(bos)
             _need_room(len(ids), service.info)
             ask = replace(ask, text=None, tokens=ids)
+        if scored:
+            entries += len(ids) * order.n * ((order.logprobs or 0) + 1)
+            what = f"{entries:,} log probabilities of prompts, and at most {MOST_ENTRIES:,} are told"
+            need(entries <= MOST_ENTRIES, "logprobs", what, fix="send fewer prompts at a time")
         if wanted.echo:
             part = await _echoed(prompt, ids, hidden, service, order.logprobs)
             lead += [replace(part, index=number * order.n + k) for k in range(order.n)]

@@ -62,8 +62,8 @@ def protocol_for(settings: Settings) -> type[H11Protocol]:
             self.transport.close()
 
         def _watch(self) -> None:
-            """A head that has begun, or should have, has so long to be whole."""
-            waits = self.conn.their_state is h11.IDLE and (self.cycle is None or self.cycle.response_complete)
+            """A head has so long to be whole; and so long what is sent after an answer may go on."""
+            waits = self.cycle is None or self.cycle.response_complete
             if not waits:
                 self._forget()
             elif self._deadline is None and self.timeout_keep_alive_task is None:

@@ -27,6 +27,8 @@ def read_object(body: bytes) -> dict[str, Any]:
     if b"\\u" in body:
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except RecursionError:
+            raise ApiError(400, "the body nests without end", fix="send flatter JSON") from None
         except UnicodeEncodeError:
             what = "the body holds half of a surrogate pair"
             raise ApiError(400, what, fix="escape both halves, or neither") from None

@@ -15,7 +15,7 @@ from fathom.serve.errors import ApiError
 from fathom.serve.intake import Left, need_readable, read_body, throw_away
 from fathom.serve.service import Service
 
-OPEN = frozenset({"/health"})  # served to everybody
+OPEN = frozenset({("GET", "/health"), ("HEAD", "/health")})  # served to everybody
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -53,7 +53,7 @@ class Guard:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             need_moderate(scope)
-            if scope["path"] not in OPEN:
+            if (scope["method"], scope["path"]) not in OPEN:
                 scope["state"]["key"] = self._access.admit(scope, page=scope["path"] in self._page)
             if scope["method"] != "POST":
                 await self.app(scope, receive, send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -21,6 +22,7 @@ from fathom.serve.service import Service
 from fathom.serve.streaming import while_listened
 from fathom.serve.wire import Refused
 
+STATS_SECONDS = 2.0     # for the engine's counters
 TOKENIZE = ("model", "prompt", "messages", "add_special_tokens", "add_generation_prompt", "return_token_strs")
 
 
@@ -58,8 +60,9 @@ class OtherRoutes:
         try:
             stats: Mapping[str, float] | None = None
             if self.service.link.info is not None:
-                stats = await self.service.link.stats()
-        except Refused:
+                async with asyncio.timeout(STATS_SECONDS):
+                    stats = await self.service.link.stats()
+        except (Refused, TimeoutError):     # an engine that hangs is no reason to tell nothing
             stats = None
         page = self.service.metrics.page(stats, self.service.doors.inside)
         return Response(page, headers={"content-type": CONTENT_TYPE})

@@ -56,7 +56,7 @@ class Texts:
 
 def finite(log: float) -> float:
     """A log probability that JSON can hold."""
-    return max(log, LOWEST)
+    return log if log > LOWEST else LOWEST  # a NaN, too
 
 
 def entry(texts: Texts, token: int, log: float | None, top: Iterable[tuple[int, float]]) -> Entry:

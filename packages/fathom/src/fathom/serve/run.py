@@ -119,6 +119,7 @@ class Running:
         await asyncio.wait((again, drained), return_when=asyncio.FIRST_COMPLETED)
         if not drained.done():
             drained.cancel()
+            await asyncio.wait((drained,))
             await self.link.close()  # what runs ends as cancelled, and its client is told
         again.cancel()
         self._server.should_exit = True

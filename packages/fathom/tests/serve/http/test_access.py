@@ -48,6 +48,13 @@ WRONG = {
 RIGHT = [f"Bearer {KEYS[0]}", f"bearer {KEYS[1]}", basic(KEYS[0])]
 
 
+def test_only_reading_health_needs_no_key(serve: Callable[..., Any]) -> None:
+    one = serve(keys=KEYS)
+    for method, expected in (("GET", 200), ("POST", 401), ("PUT", 401)):
+        answer = httpx.request(method, one.url + "/health", timeout=10)
+        assert answer.status_code == expected, method
+
+
 def test_every_route_but_health_wants_a_key(serve: Callable[..., Any]) -> None:
     one = serve(keys=KEYS)
     with httpx.Client(base_url=one.url) as http:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -83,6 +84,19 @@ def test_a_kept_connection_with_half_a_head_has_an_end(serve: Callable[..., Any]
         plug.settimeout(3)
         while plug.recv(65536):
             pass
+
+
+def test_a_body_that_nobody_asked_for_has_an_end(serve: Callable[..., Any]) -> None:
+    """It is announced with a GET, and begins when the answer is there."""
+    one = serve(header_seconds=0.3)
+    with plugged(one) as plug:
+        plug.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+        assert status(plug) == 200
+        plug.sendall(b"x")
+        plug.settimeout(3)
+        with suppress(ConnectionResetError):
+            while plug.recv(65536):
+                pass
 
 
 def test_the_queue_is_bounded_and_says_so_fast(serve: Callable[..., Any], played: Any) -> None:
