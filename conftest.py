@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:   # begun in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)    # tests press Ctrl-C, some in other processes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -93,7 +93,16 @@ class Bare:
 
     def hear(self) -> dict[str, Any] | None:
         head = self.own.recv(4, socket.MSG_WAITALL)
-        return unpack(self.own.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)) if head else None
+        return unpack(self._exactly(int.from_bytes(head, "big"))) if head else None
+
+    def _exactly(self, size: int) -> bytes:
+        """MSG_WAITALL does not wait for all on a socket with a timeout."""
+        body = b""
+        while len(body) < size:
+            piece = self.own.recv(size - len(body))
+            assert piece, "the connection ended within a frame"
+            body += piece
+        return body
 
     def end(self) -> tuple[int, str]:
         """Its status and what it said to people."""
