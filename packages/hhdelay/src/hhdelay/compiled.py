@@ -12,9 +12,14 @@ from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
-from numba import njit
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,6 +42,27 @@ def inlined(function: Callable[P, R]) -> Callable[P, R]:
     """
     made = njit(nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)(function)
     return cast(Callable[P, R], made)
+
+
+@intrinsic(prefer_literal=True)
+def _stack_floats(_: Any, count: Any) -> Any:
+    """A pointer to `count` float64 on the stack of the compiled function that it stands in."""
+
+    def place(_: Any, builder: Any, __: Any, ___: Any) -> Any:
+        floats = cgutils.alloca_once(  # type: ignore[no-untyped-call]
+            builder, ir.ArrayType(ir.DoubleType(), count.literal_value)
+        )
+        return builder.bitcast(floats, ir.DoubleType().as_pointer())
+
+    return types.CPointer(types.float64)(count), place  # type: ignore[no-untyped-call]
+
+
+stack_floats = cast(Callable[[int], Any], _stack_floats)
+"""A pointer to so many float64, a constant of the module, on the stack of a `compiled` function; not of an
+`inlined` one, whose stack ends with it. LLVM knows that no array that was handed in lies there."""
+
+as_array = cast(Callable[[Any, int], NDArray[np.float64]], carray)
+"""The array [count] at a pointer, in compiled code."""
 
 
 @cache

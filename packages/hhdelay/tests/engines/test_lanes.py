@@ -57,7 +57,7 @@ def test_blocks_are_by_delay_and_every_cell_comes_back_to_its_place() -> None:
     recipes = [load_recipe("ei", [f"motif.delay_ms={d}", f"neuron.I_uA_cm2={4 + k / 100}",
                                   "simulation.replicas=1"]) for k, d in enumerate(delays)]  # fmt: skip
     run = engine("simd").start(batch := assemble(recipes))
-    assert run.blocks.together_BL.all(), "lanes of one delay lie together"  # type: ignore[attr-defined]
+    assert run.blocks.together_BLG.all(), "lanes of one delay lie together"  # type: ignore[attr-defined]
     assert (run.snapshot().V_mV == batch.start[..., 0]).all()
 
 

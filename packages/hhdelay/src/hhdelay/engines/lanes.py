@@ -1,10 +1,14 @@
 """The equations of `engines.protocol` for LANES cells side by side, in loops that LLVM makes vectors of.
 
-A block of LANES cells lives in one flat float64 buffer of rows of LANES numbers: SCRATCH rows that every
-neuron uses in turn, then NEURON_ROWS rows for each neuron. Every loop runs over one row's lanes, takes its
-operands at constant distances and has no branch: such loops become vector instructions of whatever width
-the processor has (Numba compiles for the machine it runs on). Loops are kept short, so that several of
-their turns are under way at once.
+A block of LANES cells lives in `b`, one flat float64 buffer of rows of LANES numbers, NEURON_ROWS rows for
+each neuron, and in `x`, SCRATCH rows on the stack that every neuron uses in turn. Every loop runs over one
+row's lanes, takes its operands at constant distances and has no branch: such loops become vector
+instructions of whatever width the processor has (Numba compiles for the machine it runs on).
+
+Two things decide the speed. A core holds so many operations under way (registers: about 130 on Zen 3), so
+a loop's turn takes its operations times its longest chain over that number: loops are cut where the product
+falls. And stores must be known to miss what is still to be read: `x` lies where no array can, the rows of
+`b` at fixed distances from o; otherwise LLVM compares addresses before each loop.
 
 Each function is inlined into `engines.simd`; multiply and add may fuse. Offsets are unsigned: a signed index
 would be tested for below 0.
@@ -40,11 +44,12 @@ ZERO, ONE, TWO, THREE = U(0), U(1), U(2), U(3)
 
 # Scratch rows.
 POWER_9, POWER_36, POWER_40, POWER_72, RELEASE, A_M, A_N, B_H = (U(k) * LANES for k in range(8))
-BEFORE, INFLOW, BIAS, KICK, WORD_0, WORD_1, WORD_2, WORD_3 = (U(k) * LANES for k in range(8, 16))
-SCRATCH = U(16) * LANES
-# Rows of a neuron: its state, and its noise of the four steps under way.
-V, M, H, N, S, Z = (U(k) * LANES for k in range(6))
-NEURON_ROWS = U(9) * LANES
+LEFT, RIGHT, INFLOW, KICK, SIGNAL, BIAS, KICK_SIZE = (U(k) * LANES for k in range(8, 15))
+WORD_0, WORD_1, WORD_2, WORD_3 = POWER_9, POWER_36, POWER_40, POWER_72
+SCRATCH = U(15) * LANES
+# Rows of a neuron: its state, its V of a step before, and its noise of the four steps under way.
+V, M, H, N, S, BEFORE, Z = (U(k) * LANES for k in range(7))
+NEURON_ROWS = U(10) * LANES
 
 # (exp(y) - 1) / y on -1/4 .. 1/4 through the Chebyshev points, lowest power first; see test_lanes.py.
 EXPM1 = (1.0, 0.499999999999852, 0.16666666666665322, 0.04166666669823601, 0.008333333336202819,
@@ -99,7 +104,7 @@ def small_expm1(y: float) -> float:
 
 
 @inlined
-def four_words(b: Array, call: Offset, neuron: Offset, keys: tuple[Words, Words, Words]) -> None:
+def four_words(x: Array, call: Offset, neuron: Offset, keys: tuple[Words, Words, Words]) -> None:
     """Philox4x32-10 of (call, neuron, replica, cell) into WORD_0 to WORD_3; keys: seed, cell, replica."""
     seed, cell, replica = keys
     for lane in range(LANES):
@@ -110,26 +115,27 @@ def four_words(b: Array, call: Offset, neuron: Offset, keys: tuple[Words, Words,
             c0, c1 = (p1 >> HALF_WORD) ^ c1 ^ k0, p1
             c2, c3 = (p0 >> HALF_WORD) ^ c3 ^ k1, p0
             k0, k1 = k0 + PHILOX_W0, k1 + PHILOX_W1
-        b[WORD_0 + lane] = U(c0 & LOW_WORD).view(np.float64)
-        b[WORD_1 + lane] = U(c1 & LOW_WORD).view(np.float64)
-        b[WORD_2 + lane] = U(c2 & LOW_WORD).view(np.float64)
-        b[WORD_3 + lane] = U(c3 & LOW_WORD).view(np.float64)
+        x[WORD_0 + lane] = U(c0 & LOW_WORD).view(np.float64)
+        x[WORD_1 + lane] = U(c1 & LOW_WORD).view(np.float64)
+        x[WORD_2 + lane] = U(c2 & LOW_WORD).view(np.float64)
+        x[WORD_3 + lane] = U(c3 & LOW_WORD).view(np.float64)
 
 
 @inlined
-def two_normals(b: Array, first_word: Offset, at: Offset) -> None:
+def two_normals(x: Array, first_word: Offset, b: Array, at: Offset) -> None:
     """Two rows of normal numbers at `at`, of the two rows of words at first_word: as `hhdelay.noise`."""
     for lane in range(LANES):
-        x = bits(number(bits(b[first_word + lane])) + 0.5)
-        w = bits(b[first_word + LANES + lane])
-        exponent = U(x - HALF_SQRT_HALF_BITS) >> MANTISSA       # plus 1
-        t = U(x - ((exponent - ONE) << MANTISSA)).view(np.float64) - 1.0
+        raw = bits(number(bits(x[first_word + lane])) + 0.5)
+        exponent = U(raw - HALF_SQRT_HALF_BITS) >> MANTISSA       # plus 1
+        t = U(raw - ((exponent - ONE) << MANTISSA)).view(np.float64) - 1.0
         t2 = t * t
         t4 = t2 * t2
         low = (LOG[0] + LOG[1] * t) + (LOG[2] + LOG[3] * t) * t2
         middle = (LOG[4] + LOG[5] * t) + (LOG[6] + LOG[7] * t) * t2
         log = low + middle * t4 + ((LOG[8] + LOG[9] * t) + LOG[10] * t2) * (t4 * t4)
-        radius = np.sqrt(-2.0 * ((number(exponent) - 33.0) * LN_2 + t * log))
+        b[at + lane] = -2.0 * ((number(exponent) - 33.0) * LN_2 + t * log)
+    for lane in range(LANES):
+        radius, w = np.sqrt(b[at + lane]), bits(x[first_word + LANES + lane])
         v = (number(w & LOW_31) + 0.5) * 2.0**-31 - 0.5
         u = v * v
         u2 = u * u
@@ -141,21 +147,23 @@ def two_normals(b: Array, first_word: Offset, at: Offset) -> None:
 
 
 @inlined
-def two_triangular(b: Array, first_word: Offset, at: Offset) -> None:
+def two_triangular(x: Array, first_word: Offset, b: Array, at: Offset) -> None:
     """Two rows of the triangular law at `at`, of the two rows of words at first_word."""
     for lane in range(LANES + LANES):
-        w = bits(b[first_word + lane])
+        w = bits(x[first_word + lane])
         b[at + lane] = (number((w >> HALF) + (w & LOW_16)) - 65535.0) * (SQRT_6 / 65536.0)
 
 
 @inlined
-def powers(b: Array, o: Offset, k: Numbers) -> None:
+def powers(x: Array, b: Array, o: Offset, k: Numbers) -> None:
     """All exponentials of the rates as powers of one, c = exp(-(V + 65) / 720), and RELEASE for K = 5 mV.
 
     Powers are taken of p = c - 1, which is small: c itself would lose in 72 factors what it was rounded by.
     """
     for lane in range(LANES):
-        p = small_expm1((b[o + V + lane] + 65.0) * (-1.0 / 720.0))
+        x[POWER_9 + lane] = small_expm1((b[o + V + lane] + 65.0) * (-1.0 / 720.0))
+    for lane in range(LANES):
+        p = x[POWER_9 + lane]
         p2 = p * p + (p + p)                # (1 + p) squared, less 1
         p4 = p2 * p2 + (p2 + p2)
         p8 = p4 * p4 + (p4 + p4)
@@ -163,15 +171,15 @@ def powers(b: Array, o: Offset, k: Numbers) -> None:
         p18 = p9 * p9 + (p9 + p9)
         c36 = 1.0 + (p18 * p18 + (p18 + p18))
         c72 = c36 * c36
-        b[POWER_9 + lane] = 1.0 + p9        # exp(-(V + 65) / 80)
-        b[POWER_36 + lane] = c36            # exp(-(V + 65) / 20)
-        b[POWER_40 + lane] = c36 + c36 * p4     # exp(-(V + 65) / 18)
-        b[POWER_72 + lane] = c72            # exp(-(V + 65) / 10)
-        b[RELEASE + lane] = k.shift * (c72 * c72)
+        x[POWER_9 + lane] = 1.0 + p9        # exp(-(V + 65) / 80)
+        x[POWER_36 + lane] = c36            # exp(-(V + 65) / 20)
+        x[POWER_40 + lane] = c36 + c36 * p4     # exp(-(V + 65) / 18)
+        x[POWER_72 + lane] = c72            # exp(-(V + 65) / 10)
+        x[RELEASE + lane] = k.shift * (c72 * c72)
 
 
 @inlined
-def release_of_any(b: Array, o: Offset, k: Numbers) -> None:
+def release_of_any(x: Array, b: Array, o: Offset, k: Numbers) -> None:
     """exp(-(V - V_half) / K), kept between exp(-64) and exp(64): the 256th power of a small one."""
     for lane in range(LANES):
         y = (k.V_half - b[o + V + lane]) * k.per_256_K
@@ -179,17 +187,17 @@ def release_of_any(b: Array, o: Offset, k: Numbers) -> None:
         e = (e * e) * (e * e)
         e = (e * e) * (e * e)
         e = (e * e) * (e * e)
-        b[RELEASE + lane] = (e * e) * (e * e)
+        x[RELEASE + lane] = (e * e) * (e * e)
 
 
 @inlined
-def quotients(b: Array, o: Offset, k: Numbers, of_5_mV: bool) -> None:
+def quotients(x: Array, b: Array, o: Offset) -> None:
     """a_m, a_n, b_h and the release 1 / (1 + RELEASE) with one division; of_5_mV: K = 5 mV, a power too.
 
     Near 0 x / (1 - exp(-x)) is 1 / (1 - x/2 + x^2/6).
     """
     for lane in range(LANES):
-        v, c = b[o + V + lane], b[POWER_72 + lane]
+        v, c = b[o + V + lane], x[POWER_72 + lane]
         x_m, x_n = 0.1 * (v + 40.0), 0.1 * (v + 55.0)
         m_series = 1.0 - x_m * (0.5 - x_m * (1.0 / 6.0))
         n_series = 1.0 - x_n * (0.5 - x_n * (1.0 / 6.0))
@@ -197,19 +205,26 @@ def quotients(b: Array, o: Offset, k: Numbers, of_5_mV: bool) -> None:
         n_below = n_series if abs(x_n) < NEAR_ZERO else 1.0 - E_1 * c
         m_above = 1.0 if abs(x_m) < NEAR_ZERO else x_m
         n_above = 1.0 if abs(x_n) < NEAR_ZERO else x_n
-        release = b[RELEASE + lane]
+        release = x[RELEASE + lane]
         h_below, s_below = 1.0 + E_3 * c, 1.0 + release
-        left, right = m_below * n_below, h_below * s_below
+        x[LEFT + lane] = m_below * n_below
+        x[RIGHT + lane] = h_below * s_below
+        x[A_M + lane] = m_above * n_below
+        x[A_N + lane] = (0.1 * n_above) * m_below
+        x[B_H + lane] = s_below
+        x[RELEASE + lane] = h_below
+    for lane in range(LANES):
+        left, right = x[LEFT + lane], x[RIGHT + lane]
         one = 1.0 / (left * right)
         for_left, for_right = one * right, one * left
-        b[A_M + lane] = m_above * (for_left * n_below)
-        b[A_N + lane] = (0.1 * n_above) * (for_left * m_below)
-        b[B_H + lane] = for_right * s_below
-        b[RELEASE + lane] = for_right * h_below
+        x[A_M + lane] *= for_left
+        x[A_N + lane] *= for_left
+        x[B_H + lane] *= for_right
+        x[RELEASE + lane] *= for_right
 
 
 @inlined
-def voltage(b: Array, o: Offset, z: Offset, inflow: Offset, k: Numbers) -> bool:
+def voltage(x: Array, b: Array, o: Offset, k: Numbers) -> bool:
     """One step of V under the current of row `inflow` and the noise of row z; the old V stays in BEFORE.
 
     -> whether some lane came from below 0 to above
@@ -220,35 +235,35 @@ def voltage(b: Array, o: Offset, z: Offset, inflow: Offset, k: Numbers) -> bool:
         n2 = n * n
         sodium = k.g_Na * (m * m) * (m * b[o + H + lane]) * (v - k.E_Na)
         outward = sodium + k.g_K * (n2 * n2) * (v - k.E_K) + k.g_leak * (v - k.E_leak)
-        after = v + k.dt_over_C * (b[inflow + lane] - outward) + b[KICK + lane] * b[z + lane]
-        b[BEFORE + lane] = v
+        after = v + k.dt_over_C * (x[INFLOW + lane] - outward) + x[KICK + lane]
+        b[o + BEFORE + lane] = v
         b[o + V + lane] = after
         risen |= bits(v) & ~bits(after)     # the sign bit
     return bool((risen >> SIGN) != ZERO)
 
 
 @inlined
-def gates(b: Array, o: Offset, k: Numbers) -> None:
+def gates(x: Array, b: Array, o: Offset, k: Numbers) -> None:
     """One step of m, h and n."""
     for lane in range(LANES):
-        m, a_m = b[o + M + lane], b[A_M + lane]
-        h, a_h = b[o + H + lane], 0.07 * b[POWER_36 + lane]
-        n, a_n = b[o + N + lane], b[A_N + lane]
-        b[o + M + lane] = m + k.dt_gates * (a_m - (a_m + 4.0 * b[POWER_40 + lane]) * m)
-        b[o + H + lane] = h + k.dt_gates * (a_h - (a_h + b[B_H + lane]) * h)
-        b[o + N + lane] = n + k.dt_gates * (a_n - (a_n + 0.125 * b[POWER_9 + lane]) * n)
+        m, a_m = b[o + M + lane], x[A_M + lane]
+        h, a_h = b[o + H + lane], 0.07 * x[POWER_36 + lane]
+        n, a_n = b[o + N + lane], x[A_N + lane]
+        b[o + M + lane] = m + k.dt_gates * (a_m - (a_m + 4.0 * x[POWER_40 + lane]) * m)
+        b[o + H + lane] = h + k.dt_gates * (a_h - (a_h + x[B_H + lane]) * h)
+        b[o + N + lane] = n + k.dt_gates * (a_n - (a_n + 0.125 * x[POWER_9 + lane]) * n)
 
 
 @inlined
-def kinetic(b: Array, o: Offset, rise_dt: float, decay_dt: float) -> None:
+def kinetic(x: Array, b: Array, o: Offset, rise_dt: float, decay_dt: float) -> None:
     """One step of s."""
     for lane in range(LANES):
-        s, open_ = b[o + S + lane], rise_dt * b[RELEASE + lane]
+        s, open_ = b[o + S + lane], rise_dt * x[RELEASE + lane]
         b[o + S + lane] = s + (open_ - (open_ + decay_dt) * s)
 
 
 @inlined
-def threshold(b: Array, o: Offset) -> None:
+def threshold(x: Array, b: Array, o: Offset) -> None:
     """s = H(V), of RELEASE = exp(-(V - V_half) / K)."""
     for lane in range(LANES):
-        b[o + S + lane] = 1.0 / (1.0 + b[RELEASE + lane])
+        b[o + S + lane] = 1.0 / (1.0 + x[RELEASE + lane])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hhdelay.compiled import compiled, inlined
+from hhdelay.compiled import as_array, compiled, inlined, stack_floats
 from hhdelay.engines import lanes
 from hhdelay.engines.lanes import (
     BIAS,
@@ -34,7 +34,9 @@ from hhdelay.measure.spikes import LONG_AGO_MS, REFRACTORY_MS, Spikes, no_spikes
 from hhdelay.network import Batch, Integers, Wiring, neuron_signs
 from hhdelay.noise import Words
 
-WIDTH = int(LANES)
+GROUP = U(8)                            # lanes that may read their signals in one go
+GROUPS = LANES // GROUP
+WIDTH, SCRATCH_FLOATS = int(LANES), int(SCRATCH)
 FOUR_ROWS = U(4) * LANES
 STATE = lanes.V, lanes.M, lanes.H, lanes.N, lanes.S
 COLUMNS = tuple(int(row) // WIDTH for row in STATE)     # of a neuron's rows, those of a Snapshot
@@ -66,15 +68,17 @@ class Blocks(NamedTuple):
     seed_BW: Words
     number_BW: Words        # the cell's number in the noise
     replica_BW: Words
+    bias_BW: Array
+    kick_mV_BW: Array       # of noise of variance 1 in a step
     back_BLW: Words         # the delay in places of the history
-    together_BL: NDArray[np.bool_]  # whether all lanes have one delay
+    together_BLG: NDArray[np.bool_] # whether a group of lanes has one delay
     g_BLW: Array
 
 
 class Memory(NamedTuple):
     """What changes."""
 
-    buffer_B: Array         # [B, SCRATCH + N * NEURON_ROWS], see `engines.lanes`
+    state_B: Array          # [B, N * NEURON_ROWS], see `engines.lanes`
     history_B: Array        # [B, H * S * W]: signals of step k in row k % H
     last_ms_CN: Array
 
@@ -115,7 +119,7 @@ class SimdRun:
     def snapshot(self) -> Snapshot:
         """A copy of the state."""
         _, neurons = self.shape
-        rows = self.memory.buffer_B[:, int(SCRATCH) :].reshape(-1, neurons, int(NEURON_ROWS) // WIDTH, WIDTH)
+        rows = self.memory.state_B.reshape(-1, neurons, int(NEURON_ROWS) // WIDTH, WIDTH)
         by_lane = np.moveaxis(rows, 3, 1).reshape(-1, *rows.shape[1:3])     # [B * W, N, rows]
         return Snapshot._make(by_lane[self._lane_of_C, :, column] for column in COLUMNS)
 
@@ -161,30 +165,30 @@ def _numbers(batch: Batch) -> Numbers:
 def _blocks(batch: Batch, who_BW: Integers) -> Blocks:
     cell = who_BW.copy()
     cell.reshape(-1)[batch.cells :] = -1
+    kick_mV_C = np.sqrt(2.0 * batch.D_uA2_ms_cm4 * batch.dt_ms) / batch.neuron.C_uF_cm2
     delay_BLW = np.moveaxis(batch.delay_steps[who_BW], 2, 1)
+    by_group = delay_BLW.reshape(*delay_BLW.shape[:2], int(GROUPS), int(GROUP))
     places = WIDTH * len(batch.wiring.source_size)
     return Blocks(
         cell_BW=cell,
         seed_BW=batch.keys.seed[who_BW],
         number_BW=batch.keys.cell[who_BW],
         replica_BW=batch.keys.replica[who_BW],
+        bias_BW=batch.I_uA_cm2[who_BW],
+        kick_mV_BW=kick_mV_C[who_BW],
         back_BLW=np.ascontiguousarray(delay_BLW * places).astype(np.uint64),
-        together_BL=np.asarray((delay_BLW == delay_BLW[..., :1]).all(axis=2)),
+        together_BLG=np.asarray((by_group == by_group[..., :1]).all(axis=3)),
         g_BLW=np.ascontiguousarray(np.moveaxis(batch.g_mS_cm2[who_BW], 2, 1)),
     )
 
 
 def _memory(batch: Batch, who_BW: Integers) -> Memory:
     B, C, neurons = len(who_BW), batch.cells, batch.neurons
-    scratch = np.zeros((B, int(SCRATCH) // WIDTH, WIDTH))
-    scratch[:, int(BIAS) // WIDTH] = batch.I_uA_cm2[who_BW]
-    kick_mV_C = np.sqrt(2.0 * batch.D_uA2_ms_cm4 * batch.dt_ms) / batch.neuron.C_uF_cm2
-    scratch[:, int(lanes.KICK) // WIDTH] = kick_mV_C[who_BW]
     state = np.zeros((B, neurons, int(NEURON_ROWS) // WIDTH, WIDTH))
     for column, field in zip(COLUMNS, (*np.moveaxis(batch.start, 2, 0), start_s(batch)), strict=True):
         state[:, :, column] = np.swapaxes(field[who_BW], 1, 2)
     return Memory(
-        buffer_B=np.concatenate([scratch.reshape(B, -1), state.reshape(B, -1)], axis=1),
+        state_B=state.reshape(B, -1),
         history_B=np.zeros((B, batch.history_steps * len(batch.wiring.source_size) * WIDTH)),
         last_ms_CN=np.full((C, neurons), LONG_AGO_MS),
     )
@@ -202,58 +206,58 @@ def _advance(
     source_of_N, source_size_S, link_source_L, link_target_L, _ = wiring
     neurons, links, width = U(len(source_of_N)), U(len(link_target_L)), U(len(source_size_S)) * LANES
     last_ms_CN, first = memory.last_ms_CN, U(span[0])
+    x = as_array(stack_floats(SCRATCH_FLOATS), SCRATCH_FLOATS)
     for block in range(len(blocks.cell_BW)):
-        b, history = memory.buffer_B[block], memory.history_B[block]
-        cell_W, back_LW, together_L = blocks.cell_BW[block], blocks.back_BLW[block], blocks.together_BL[block]
+        b, history = memory.state_B[block], memory.history_B[block]
+        cell_W, back_LW = blocks.cell_BW[block], blocks.back_BLW[block]
+        together_LG, g_LW = blocks.together_BLG[block], blocks.g_BLW[block]
         seed_W, number_W, replica_W = blocks.seed_BW[block], blocks.number_BW[block], blocks.replica_BW[block]
-        g_LW = blocks.g_BLW[block]
+        bias_W, kick_mV_W = blocks.bias_BW[block], blocks.kick_mV_BW[block]
+        for lane in range(LANES):
+            x[BIAS + lane], x[lanes.KICK_SIZE + lane] = bias_W[lane], kick_mV_W[lane]
         here = (first * width) % U(len(history))
         for step in range(first, U(span[1])):
             if kind.noisy and (step == first or step & THREE == ZERO or step == kind.quiet_from_step):
                 if step >= kind.quiet_from_step:
                     _silence(b, neurons)
                 else:
-                    _noise(kind.gaussian, b, (seed_W, number_W, replica_W), step, neurons)
+                    _noise(kind.gaussian, x, b, (seed_W, number_W, replica_W), step, neurons)
             _remember(b, history, here, source_of_N, source_size_S)
             link = ZERO
             for i in range(neurons):
-                o = SCRATCH + i * NEURON_ROWS
-                current = BIAS
+                o = i * NEURON_ROWS
+                _begin(x, b, o + lanes.Z + (step & THREE) * LANES)
                 while link < links and U(link_target_L[link]) == i:
                     present = here + U(link_source_L[link]) * LANES
-                    if together_L[link]:
-                        then = _back(present, back_LW[link, 0], U(len(history)))
-                        _feel(b, (o, current), history, then, (g_LW, link), E_L[link])
-                    else:
-                        _feel_apart(b, (o, current), history, present, (g_LW, link, back_LW), E_L[link])
-                    link, current = link + ONE, INFLOW
-                noise = o + lanes.Z + (step & THREE) * LANES
-                if _step(kind, k, b, (o, noise, current), (rise_dt_N[i], decay_dt_N[i])):
+                    _look_back(x, history, present, link, back_LW, together_LG)
+                    _feel(x, b, o, (g_LW, link), E_L[link])
+                    link += ONE
+                if _step(kind, k, x, b, o, (rise_dt_N[i], decay_dt_N[i])):
                     _report(b, o, step, kind.dt, i, (cell_W, spikes, last_ms_CN))
             here = here + width if here + width < U(len(history)) else ZERO
 
 
 @inlined
 def _noise(
-    gaussian: bool, b: Array, keys: tuple[Words, Words, Words], step: Offset, neurons: Offset
+    gaussian: bool, x: Array, b: Array, keys: tuple[Words, Words, Words], step: Offset, neurons: Offset
 ) -> None:
     """The noise of the four steps that hold `step`."""
     for i in range(neurons):
-        at = SCRATCH + i * NEURON_ROWS + lanes.Z
-        lanes.four_words(b, step >> TWO, i, keys)
+        at = i * NEURON_ROWS + lanes.Z
+        lanes.four_words(x, step >> TWO, i, keys)
         if gaussian:
-            lanes.two_normals(b, lanes.WORD_0, at)
-            lanes.two_normals(b, lanes.WORD_2, at + TWO * LANES)
+            lanes.two_normals(x, lanes.WORD_0, b, at)
+            lanes.two_normals(x, lanes.WORD_2, b, at + TWO * LANES)
         else:
-            lanes.two_triangular(b, lanes.WORD_0, at)
-            lanes.two_triangular(b, lanes.WORD_2, at + TWO * LANES)
+            lanes.two_triangular(x, lanes.WORD_0, b, at)
+            lanes.two_triangular(x, lanes.WORD_2, b, at + TWO * LANES)
 
 
 @inlined
 def _silence(b: Array, neurons: Offset) -> None:
     """No noise."""
     for i in range(neurons):
-        at = SCRATCH + i * NEURON_ROWS + lanes.Z
+        at = i * NEURON_ROWS + lanes.Z
         for lane in range(FOUR_ROWS):
             b[at + lane] = 0.0
 
@@ -265,12 +269,12 @@ def _remember(
     """The mean of s over each source's neurons, into the history at `at`. Neurons come source by source."""
     i, neurons = ZERO, U(len(source_of_N))
     for source in range(U(len(source_size_S))):
-        to, o = at + source * LANES, SCRATCH + i * NEURON_ROWS + lanes.S
+        to, o = at + source * LANES, i * NEURON_ROWS + lanes.S
         for lane in range(LANES):
             history[to + lane] = b[o + lane]
         i += ONE
         while i < neurons and U(source_of_N[i]) == source:
-            o = SCRATCH + i * NEURON_ROWS + lanes.S
+            o = i * NEURON_ROWS + lanes.S
             for lane in range(LANES):
                 history[to + lane] += b[o + lane]
             i += ONE
@@ -287,55 +291,58 @@ def _back(here: Offset, way: Offset, ring: Offset) -> Offset:
 
 
 @inlined
-def _feel(
-    b: Array, at: tuple[Offset, Offset], history: Array, then: Offset, strength: tuple[Array, Offset],
-    E_mV: float,
-) -> None:
-    """INFLOW = the current so far less that of a link whose lanes have one delay.
-
-    at: the neuron, the row of the current so far; then: the signal's place; strength: g_LW, the link
-    """
-    (o, current), (g_LW, link) = at, strength
+def _begin(x: Array, b: Array, noise: Offset) -> None:
+    """INFLOW = BIAS and KICK of the row `noise`."""
     for lane in range(LANES):
-        synaptic = g_LW[link, lane] * history[then + lane] * (b[o + lanes.V + lane] - E_mV)
-        b[INFLOW + lane] = b[current + lane] - synaptic
+        x[INFLOW + lane] = x[BIAS + lane]
+        x[lanes.KICK + lane] = x[lanes.KICK_SIZE + lane] * b[noise + lane]
 
 
 @inlined
-def _feel_apart(
-    b: Array, at: tuple[Offset, Offset], history: Array, present: Offset,
-    link: tuple[Array, Offset, Words], E_mV: float,
+def _look_back(
+    x: Array, history: Array, present: Offset, link: Offset, back_LW: Words, together_LG: NDArray[np.bool_]
 ) -> None:
-    """The same of a link whose lanes differ in delay. present: the signal's place now; link: g_LW, its
-    number, back_LW
-    """
-    (o, current), (g_LW, number, back_LW) = at, link
+    """SIGNAL = the delayed signal of a link. present: where the signal is now"""
     ring = U(len(history))
+    for group in range(GROUPS):
+        first = group * GROUP
+        if together_LG[link, group]:
+            then = _back(present, back_LW[link, first], ring) + first
+            for lane in range(GROUP):
+                x[lanes.SIGNAL + first + lane] = history[then + lane]
+        else:
+            for lane in range(GROUP):
+                then = _back(present, back_LW[link, first + lane], ring) + first
+                x[lanes.SIGNAL + first + lane] = history[then + lane]
+
+
+@inlined
+def _feel(x: Array, b: Array, o: Offset, strength: tuple[Array, Offset], E_mV: float) -> None:
+    """INFLOW less the current of a link. o: the neuron; strength: g_LW, the link"""
+    g_LW, link = strength
     for lane in range(LANES):
-        signal = history[_back(present + lane, back_LW[number, lane], ring)]
-        b[INFLOW + lane] = b[current + lane] - g_LW[number, lane] * signal * (b[o + lanes.V + lane] - E_mV)
+        x[INFLOW + lane] -= g_LW[link, lane] * x[lanes.SIGNAL + lane] * (b[o + lanes.V + lane] - E_mV)
 
 
 @inlined
 def _step(
-    kind: Kind, k: Numbers, b: Array, at: tuple[Offset, Offset, Offset], rates_dt: tuple[float, float]
+    kind: Kind, k: Numbers, x: Array, b: Array, o: Offset, rates_dt: tuple[float, float]
 ) -> bool:
     """One neuron from t_k to t_k+1. -> whether some lane may have spiked
 
-    at: the neuron, the row of its noise, the row of its current; rates_dt: rise and decay of s
+    o: the neuron; rates_dt: rise and decay of s
     """
-    o, noise, current = at
-    lanes.powers(b, o, k)
+    lanes.powers(x, b, o, k)
     if not kind.of_5_mV:
-        lanes.release_of_any(b, o, k)
-    lanes.quotients(b, o, k, kind.of_5_mV)
-    risen = lanes.voltage(b, o, noise, current, k)
-    lanes.gates(b, o, k)
+        lanes.release_of_any(x, b, o, k)
+    lanes.quotients(x, b, o)
+    risen = lanes.voltage(x, b, o, k)
+    lanes.gates(x, b, o, k)
     if kind.threshold:
-        lanes.release_of_any(b, o, k)
-        lanes.threshold(b, o)
+        lanes.release_of_any(x, b, o, k)
+        lanes.threshold(x, b, o)
     else:
-        lanes.kinetic(b, o, rates_dt[0], rates_dt[1])
+        lanes.kinetic(x, b, o, rates_dt[0], rates_dt[1])
     return risen
 
 
@@ -346,7 +353,7 @@ def _report(
     """Add the spikes of the step to `into`: the lanes' cells, the spikes, the times of the last ones."""
     cell_W, spikes, last_ms_CN = into
     for lane in range(LANES):
-        before, after, c = b[lanes.BEFORE + lane], b[o + lanes.V + lane], cell_W[lane]
+        before, after, c = b[o + lanes.BEFORE + lane], b[o + lanes.V + lane], cell_W[lane]
         if c >= 0 and before < 0.0 <= after:
             time_ms = (np.float64(step) + before / (before - after)) * dt
             if time_ms - last_ms_CN[c, i] >= REFRACTORY_MS:
