@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -144,3 +145,18 @@ def test_spacing_laws(kind: str, expected: float, tolerance: float) -> None:
     spacing = (delays[tops[-1]] - delays[tops[0]]) / (len(tops) - 1)
     assert len(tops) == (3 if kind == "ei" else 5), delays[tops]
     assert spacing / scan.mean_ms[tops].mean() == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize(("given", "blamed", "mended"), [
+    ("noise.D_uA2_ms_cm4=1000", "_cm4=1000 drives it too far. Fix: set noise.D_uA2_ms_cm4 to 50",
+     "noise.D_uA2_ms_cm4=50"),
+    ("motif.g_mS_cm2=1000", "too strong for simulation.dt_ms=0.01. Fix: set simulation.dt_ms to 0.001",
+     "simulation.dt_ms=0.001"),
+])  # fmt: skip
+def test_noise_and_coupling_are_blamed_for_what_they_do_and_the_fix_helps(
+    given: str, blamed: str, mended: str
+) -> None:
+    short = (given, "simulation.duration_ms=200", "simulation.warmup_ms=100", "simulation.replicas=4")
+    with pytest.raises(StepError, match=re.escape(blamed)):
+        simulate(load_recipe("ei", short))
+    assert simulate(load_recipe("ei", (*short, mended))).tally.spikes.sum() > 0

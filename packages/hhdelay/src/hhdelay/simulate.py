@@ -16,6 +16,8 @@ from hhdelay.network import Batch, assemble, observed
 
 PIECE_MS = 100.0        # voltages are looked at, and progress is told, this often
 HIGHEST_MV = 1000.0     # far beyond every reversal potential: the integration has failed
+MOST_D = 100.0          # D / C^2, (mV)^2/ms: from 200 on runs of 5 s failed, at 100 none did at dt 0.01
+MOST_COUPLING = 1.0     # g dt / C, beyond which V overshoots the reversal potential in a step
 SAFE_DT_MS = 0.02       # the constants that ship are stable and accurate at this step
 
 
@@ -97,14 +99,28 @@ def trace(recipe: Recipe, duration_ms: float, *, using: Engine | None = None) ->
 
 
 def check_voltages(run: Run, batch: Batch) -> None:
-    """Raise StepError, with a better step, where a voltage is not a number or beyond all bounds."""
+    """Raise StepError, with what to change, where a voltage is not a number or beyond all bounds."""
     V_mV = run.snapshot().V_mV
     bad = np.argwhere(~(np.abs(V_mV) < HIGHEST_MV))
     if not len(bad):
         return
     cell, neuron = (int(k) for k in bad[0])
-    better = SAFE_DT_MS if batch.dt_ms > SAFE_DT_MS else batch.dt_ms / 4
     where = f"neuron {neuron} in cell {int(batch.keys.cell[cell])}, replica {int(batch.keys.replica[cell])}"
     what = f"the voltage of {where} is {V_mV[cell, neuron]:.3g} mV after {run.step * batch.dt_ms:g} ms"
-    need(False, f"{what}: simulation.dt_ms={batch.dt_ms:g} is too large",
-         fix=f"set simulation.dt_ms to {better:g}", error=StepError)  # fmt: skip
+    why, fix = _blame(batch, cell)
+    need(False, f"{what}: {why}", fix=fix, error=StepError)
+
+
+def _blame(batch: Batch, cell: int) -> tuple[str, str]:
+    """What made a cell's voltage leave the finite numbers, and what to do: noise, coupling, or the step."""
+    dt_ms, C = batch.dt_ms, batch.neuron.C_uF_cm2
+    D, most_D = float(batch.D_uA2_ms_cm4[cell]), MOST_D * C**2
+    if most_D < D:
+        setting = "noise.D_uA2_ms_cm4"
+        return f"{setting}={D:g} drives it too far", f"set {setting} to {most_D / 2:g} or less"
+    g = float(np.abs(batch.g_mS_cm2[cell]).max(initial=0.0))
+    if g * dt_ms > MOST_COUPLING * C:
+        return (f"a coupling of {g:g} mS/cm2 is too strong for simulation.dt_ms={dt_ms:g}",
+                f"set simulation.dt_ms to {MOST_COUPLING * C / g:.1g}, or a weaker coupling")  # fmt: skip
+    better = SAFE_DT_MS if dt_ms > SAFE_DT_MS else dt_ms / 4
+    return f"simulation.dt_ms={dt_ms:g} is too large", f"set simulation.dt_ms to {better:g}"
