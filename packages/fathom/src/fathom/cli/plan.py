@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fathom.cli.plan_balance import balance
+from fathom.cli.written import write_whole
+
 if TYPE_CHECKING:
     from fathom.schedule import Schedule, Timeline, Times
     from fathom.schedule.figures import Figures
 
-app = typer.Typer(no_args_is_help=True, help="Pipeline schedules: draw, price, compare.")
+app = typer.Typer(no_args_is_help=True, help="Pipeline schedules, and experts on devices.")
 
 ScheduleOption = Annotated[
     str, typer.Option("--schedule", help="gpipe, 1f1b, zb1p, dualpipe, dualpipev; all compares them.")
@@ -24,7 +27,10 @@ ScheduleOption = Annotated[
 
 @app.callback()
 def plan() -> None:
-    """Pipeline schedules: draw, price, compare."""
+    """Pipeline schedules, and experts on devices."""
+
+
+app.command()(balance)
 
 
 @app.command()
@@ -64,11 +70,13 @@ def pipeline(
     if svg:
         from fathom.schedule.svg import draw_svg
 
-        _write(svg, draw_svg(timeline).encode())
+        write_whole(svg, draw_svg(timeline).encode())
+        typer.echo(svg)
     if png:
         from fathom.schedule.png import draw_png
 
-        _write(png, draw_png(timeline))
+        write_whole(png, draw_png(timeline))
+        typer.echo(png)
     if json:
         from fathom.schedule.figures import figures
 
@@ -149,27 +157,3 @@ def _most(found: Figures) -> str:
 
 def _copies(found: Figures) -> str:
     return "weights once" if found.weight_copies == 1 else f"weights {found.weight_copies} times"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, and say where."""
-    import os
-
-    from fathom.config.errors import need, plain
-    from fathom.config.folder import disk_errors
-
-    folder = path.parent
-    need(folder.is_dir(), f"there is no folder {plain(str(folder))}", fix="make it, or choose another")
-    need(not path.is_dir(), f"{plain(str(path))} is a folder", fix="name a file in it")
-    temp = path.with_name(f".{path.name}.tmp")
-    with disk_errors(path):
-        try:
-            with temp.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temp, path)
-        except BaseException:
-            temp.unlink(missing_ok=True)
-            raise
-    typer.echo(path)
