@@ -126,3 +126,17 @@ def test_a_top_with_a_dent_is_one_maximum() -> None:
     x = 52.5 + 0.5 * np.arange(len(R))
     found = find_peaks(x, R, R / 1.05, R * 1.05)
     assert [one.position_ms for one in found] == pytest.approx([58.1], abs=0.4)
+
+
+def test_one_wild_error_neither_makes_nor_hides_a_maximum() -> None:
+    """The error of a sample is the median of five: that of its own and of two on each side."""
+    x = np.arange(0.0, 40.0, 0.5)
+    R = hills(x, [20.0], height=1.5)
+    top = int(np.argmax(R))
+    for wild, peaks in ((1, 1), (2, 1), (3, 0)):
+        share = np.full(len(x), 1.02)
+        share[top : top + wild] = 8.0
+        assert len(find_peaks(x, R, R / share, R * share)) == peaks, wild
+    share = np.full(len(x), 8.0)
+    share[top] = 1.0001     # surely wrong: its neighbours know nothing
+    assert find_peaks(x, R, R / share, R * share) == []
