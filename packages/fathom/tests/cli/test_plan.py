@@ -115,7 +115,8 @@ def test_what_is_wrong_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-LINES = ["plan --help", "plan pipeline --help", "plan pipeline", "plan pipeline --svg {}"]
+LINES = ["plan --help", "plan pipeline --help", "plan pipeline", "plan pipeline --svg {}",
+         "plan train v3 --cluster h800x2048 --tokens 1T"]  # fmt: skip
 
 
 @pytest.mark.parametrize("line", LINES)

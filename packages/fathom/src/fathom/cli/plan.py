@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fathom.cli.plan_balance import balance
+from fathom.cli.plan_train import train
 from fathom.cli.written import write_whole
 
 if TYPE_CHECKING:
     from fathom.schedule import Schedule, Timeline, Times
     from fathom.schedule.figures import Figures
 
-app = typer.Typer(no_args_is_help=True, help="Pipeline schedules, and experts on devices.")
+app = typer.Typer(no_args_is_help=True, help="What a run takes, pipeline schedules, experts on devices.")
 
 ScheduleOption = Annotated[
     str, typer.Option("--schedule", help="gpipe, 1f1b, zb1p, dualpipe, dualpipev; all compares them.")
@@ -27,9 +28,10 @@ ScheduleOption = Annotated[
 
 @app.callback()
 def plan() -> None:
-    """Pipeline schedules, and experts on devices."""
+    """What a run takes, pipeline schedules, experts on devices."""
 
 
+app.command()(train)
 app.command()(balance)
 
 
