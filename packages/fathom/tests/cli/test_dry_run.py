@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_a_warning(here: Path, monkeypatch: pytest.MonkeyPa
     huge = say("v3", "--out", "x")
     memory, disk = huge.err.splitlines()
     assert memory == (
-        "fathom: warning: the run needs about 14.9 TiB of memory, here are 64.0 GiB. Fix: a smaller model"
+        "fathom: warning: the run needs about 10.6 TiB of memory, here are 64.0 GiB. Fix: a smaller model"
     )
     assert "of disk" in disk and disk.endswith("Fix: lower train.save.keep, or give --out on another disk")
     monkeypatch.setattr(dry_run, "room", lambda _: dry_run.Room("cpu", 2 * GIB))

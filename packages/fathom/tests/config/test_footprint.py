@@ -113,16 +113,16 @@ def test_activations_in_fp8_are_about_what_is_stored(rows: int, seq_len: int) ->
 
 
 def test_an_fp8_run_holds_bytes_instead_of_copies() -> None:
-    fp8 = replace(V3.train, precision="fp8")
+    wide, fp8 = (replace(V3.train, precision=precision) for precision in ("bf16", "fp8"))
     bf16, narrower = (
-        {s.name: s.bytes for s in memory(V3.model, train, precision=p, fused=True)}
-        for train, p in ((V3.train, "bf16"), (fp8, "fp8"))
+        {s.name: s.bytes for s in memory(V3.model, train, precision=train.precision, fused=True)}
+        for train in (wide, fp8)
     )
     assert narrower["moments of AdamW"] == bf16["moments of AdamW"] / 2
     assert narrower["FP8 copy"] == in_fp8(V3.model)
     assert narrower["bf16 copy and its gradients"] == 4 * (narrow(V3.model) - in_fp8(V3.model))
     assert narrower["activations"] < bf16["activations"]
-    assert checkpoint_bytes(V3.model, fp8) < checkpoint_bytes(V3.model, V3.train)
+    assert checkpoint_bytes(V3.model, fp8) < checkpoint_bytes(V3.model, wide)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ TOKENS = 14.8e12
 
 @cache
 def plan(*given: str, devices: int = 2048, recompute: str = "report") -> TrainPlan:
-    recipe = load_recipe("v3-2048xh800", ["train.precision=fp8", *given]).recipe
+    recipe = load_recipe("v3-2048xh800", given).recipe
     return plan_train(recipe, load_cluster(f"h800x{devices}"), TOKENS, recompute)  # type: ignore[arg-type]
 
 

@@ -43,8 +43,8 @@ def train(
       fathom plan train v3 --cluster h800x2048 --tokens 14.8T --explain gpu_hours
       fathom plan train v3 --cluster h800x1024 --tokens 1T parallel.dp=1
 
-    Precision is FP8 for v3 unless train.precision says otherwise. The way every number comes about is in the
-    guide; constants of a cluster carry their sources.
+    A preset is trained as the recipe v3 says. The guide tells how every number comes about; constants of a
+    cluster carry their sources.
     """
     from fathom.config.errors import choose_from, need, plain
     from fathom.plan import load_cluster, plan_train
@@ -75,7 +75,7 @@ def _recipe(name: str, cluster: Cluster, overrides: list[str]) -> Recipe:
     kind = f"x{cluster.name.lower()}"
     laid_out = [one for one in RECIPES if one.startswith(f"{name}-") and one.endswith(kind)]
     if laid_out:
-        name, overrides = laid_out[0], ["train.precision=fp8", *overrides]
+        name = laid_out[0]
     elif name in PRESETS and name not in RECIPES:
         vocab = load_preset(name).vocab_size
         name, overrides = "v3", [f"model.preset={name}", f"data.vocab_size={vocab}", *overrides]
