@@ -33,6 +33,8 @@ def problem(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     (["--model", ".", "--port", "70000"], "--port 70000 is no port. Fix: "),
     (["--model", ".", "--queue", "0"], "--queue 0 is out of bounds. Fix: "),
     (["--model", ".", "--drain", "-1"], "--drain -1 is out of bounds. Fix: "),
+    (["--model", ".", "--silence", "0"], "--silence 0 is out of bounds. Fix: "),
+    (["--model", ".", "--max-context", "-1"], "engine.max_context=-1 .*Fix: "),
     (["--model", ".", "--host", "no.such.host.invalid", "--api-key", "long-enough"],
     "cannot be used .* Fix: "),
     (["--model", ".", "engine.pagez=1"], "Fix: .*engine.pages"),

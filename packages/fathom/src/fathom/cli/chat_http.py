@@ -35,6 +35,7 @@ TO_CONNECT = 10.0  # seconds
 MOST_REDIRECTS = 3
 LONGEST_EVENT = 1 << 20  # bytes
 LONGEST_ANSWER = 16 << 20  # bytes of one that is not streamed, or of a list of models
+LONGEST_STREAM = 512 << 20  # bytes of a streamed one, most of which is not its text
 PORTS = {"http": 80, "https": 443}
 KEPT = {307, 308}  # redirects that keep the method
 REDIRECTS = {301, 302, 303} | KEPT
@@ -106,9 +107,11 @@ class Server:
     def _events(self, response: HTTPResponse) -> Iterator[str]:
         """The data of each server-sent event; comments and other fields are passed over."""
         data: list[str] = []
-        held = 0
+        held = total = 0
         while line := response.readline(LONGEST_EVENT + 1):
-            held += len(line)
+            held, total = held + len(line), total + len(line)
+            if total > LONGEST_STREAM:
+                raise nonsense(self.base, f"an answer of over {LONGEST_STREAM:,} bytes")
             if held > LONGEST_EVENT:
                 raise nonsense(self.base, f"an event of over {LONGEST_EVENT:,} bytes")
             try:

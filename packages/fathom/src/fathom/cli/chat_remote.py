@@ -15,6 +15,7 @@ from fathom.cli.speak import seed_of_answer
 from fathom.config.errors import need, quoted
 
 SEEDS = 2**63  # servers hold seeds in 64 bits, with a sign
+LONGEST_TEXT = 16 << 20  # characters of one answer
 FURTHER_SEEDS = 2**53  # those of later answers are ours to choose: whole numbers in every reader of JSON
 
 
@@ -110,6 +111,8 @@ class RemoteVoice:
                 heard.first_seconds = heard.first_seconds or time.perf_counter() - heard.began
                 heard.pieces += 1
                 heard.text += piece
+                if len(heard.text) > LONGEST_TEXT:
+                    raise nonsense(self.server.base, f"an answer of over {LONGEST_TEXT:,} characters")
                 print(shown(piece), end="", flush=True)
 
     def _piece(self, event: dict[str, Any], heard: Heard) -> str:

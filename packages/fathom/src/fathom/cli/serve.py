@@ -33,6 +33,8 @@ def serve(
     queue: Annotated[int, typer.Option("--queue", help="Requests that may wait; more get 429.")] = 64,
     name: Annotated[str, typer.Option("--name", help="What clients call the model; default: its own.")] = "",
     drain: Annotated[float, typer.Option("--drain", help="Seconds running answers get to finish.")] = 30.0,
+    silence: Annotated[float, typer.Option("--silence", help="Seconds an engine may make no sign.")] = 120.0,
+    max_context: Annotated[int, typer.Option("--max-context", help="Tokens; 0 = the model's own.")] = 0,
 ) -> None:
     """Serve a model: OpenAI's interface at /v1, a chat page at /.
 
@@ -44,18 +46,18 @@ def serve(
     Without a key only this machine is served. SIGTERM and Ctrl-C let running
     answers finish; a second one does not.
     """
-    missing = [one for one in NEEDED if importlib.util.find_spec(one) is None]
-    need(not missing, f"{', '.join(missing)} is not installed", fix="pip install 'fathom-lm[serve]'")
-    need(model.exists(), f"--model {plain(str(model))} does not exist", fix="give a run or a checkpoint")
+    _need_usable(model)
     need(1 <= queue <= 100_000, f"--queue {queue} is out of bounds", fix="give 1 to 100000")
     need(0 <= drain <= 86_400, f"--drain {drain:g} is out of bounds", fix="give seconds, 0 to 86400")
-    engine = _engine_settings(words or (), queue)
+    need(1 <= silence <= 86_400, f"--silence {silence:g} is out of bounds", fix="give seconds, 1 to 86400")
+    engine = _engine_settings(words or (), queue, max_context)
 
     import asyncio
 
     from fathom.serve.limits import Settings
     from fathom.serve.link import EngineLink
     from fathom.serve.run import Running, listen
+    from fathom.serve.supervise import Waits
 
     keys = tuple(api_key or ()) or tuple(one for one in (os.environ.get(KEY_VARIABLE, ""),) if one)
     running = engine.get("max_running", Settings().running)
@@ -73,12 +75,18 @@ def serve(
         if seen:  # the first start speaks for itself
             print(f"fathom: {line}", file=sys.stderr, flush=True)
 
-    link = EngineLink(model, engine, told=told)
+    link = EngineLink(model, engine, waits=Waits(silence=silence), told=told)
     status = asyncio.run(Running(link, settings, place).run(up))
     raise typer.Exit(status)
 
 
-def _engine_settings(words: Any, queue: int) -> dict[str, Any]:
+def _need_usable(model: Path) -> None:
+    missing = [one for one in NEEDED if importlib.util.find_spec(one) is None]
+    need(not missing, f"{', '.join(missing)} is not installed", fix="pip install 'fathom-lm[serve]'")
+    need(model.exists(), f"--model {plain(str(model))} does not exist", fix="give a run or a checkpoint")
+
+
+def _engine_settings(words: Any, queue: int, max_context: int) -> dict[str, Any]:
     from fathom.config.engine import EngineConfig
     from fathom.config.override import parse_override
     from fathom.config.schema import Schema
@@ -86,7 +94,7 @@ def _engine_settings(words: Any, queue: int) -> dict[str, Any]:
     schema = Schema(root=EngineConfig, prefix="engine.")
     given = dict(parse_override(word, schema) for word in words)
     named = {name.removeprefix("engine."): value for name, value in given.items()}
-    found = {"max_waiting": queue} | named
+    found = {"max_waiting": queue, "max_context": max_context} | named
     EngineConfig(**found)
     return found
 

@@ -111,7 +111,7 @@ class Speaker:
     def room(self, prompt: list[int]) -> int:
         """Tokens that fit behind `prompt`."""
         held = self.engine.scheduler.pool.total * self.engine.config.page_size
-        return min(self.engine.model.max_positions, held) - len(prompt)
+        return min(self.engine.context, held) - len(prompt)
 
     def speak(self, request: Request, show: Callable[[Delta], None]) -> Spoken:
         """Answer, showing each piece of news; Ctrl-C or SIGTERM cuts it short after the step at work.

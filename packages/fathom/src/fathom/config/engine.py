@@ -25,6 +25,9 @@ class EngineConfig:
     pages: int = setting(0, "pages of the latent cache; 0 = as many as cache_gib holds", low=0, high=2**31)
     max_running: int = setting(64, "sequences that decode at once", low=1, high=4096)
     max_waiting: int = setting(256, "sequences that may wait; more are refused", low=1, high=1_000_000)
+    max_context: int = setting(
+        0, "positions of prompt and answer together; 0 = the model's own", low=0, high=2**31
+    )
     prefill_tokens: int = setting(512, "prompt tokens of one step, of all prompts", low=1, high=1_000_000)
     prefix_cache: bool = setting(True, "keep pages of earlier prompts and share them between requests")
     speculate: str = setting(

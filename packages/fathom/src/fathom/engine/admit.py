@@ -25,21 +25,22 @@ def prompt_ids(request: Request, tokenizer: Tokenizer) -> list[int]:
 
 
 def positions(
-    prompt: list[int], params: SamplingParams, model: ModelConfig, tokens: int, capacity: int
+    prompt: list[int], params: SamplingParams, context: int, tokens: int, capacity: int
 ) -> int:
     """Positions the answer may fill up to. RequestError when the prompt is empty, unknown or too long.
 
+    context    positions of prompt and answer together
     tokens     of the tokenizer; higher ids are padding rows of the vocabulary
     capacity   positions of all pages together
     """
     need_known(prompt, tokens)
-    most, what = model.max_positions, "the model's context"
+    most, what = context, "the model's context"
     if capacity < most:
         most, what = capacity, "all pages of the cache"
     asked = params.max_tokens or 1
     room = most - len(prompt)
     fix = f"set max_tokens to {room} or less" if room > 0 else "shorten the prompt"
-    if capacity < model.max_positions:
+    if capacity < context:
         fix += " or give the engine more pages"
     need(
         asked <= room,

@@ -7,7 +7,6 @@ in one.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections import deque
@@ -31,7 +30,7 @@ from fathom.engine.admit import check_speculation, need_known, positions, prompt
 from fathom.engine.answer import Answer
 from fathom.engine.apart import Apart
 from fathom.engine.collect import Collector
-from fathom.engine.grammar import compile_grammar
+from fathom.engine.grammar import compile_apart, compile_grammar
 from fathom.engine.pace import Pace
 from fathom.engine.request import Delta, Logprob, Request, RequestError, Result
 from fathom.engine.routes import need_few_choices, next_routes
@@ -137,7 +136,7 @@ class Engine:
         params = request.sampling
         self.scheduler.need_room(params.n)
         prompt = prompt_ids(request, self.tokenizer)
-        most = positions(prompt, params, self.model, self.tokenizer.size, self._capacity)
+        most = positions(prompt, params, self.context, self.tokenizer.size, self._capacity)
         check_speculation(self.config, self.model, params)
         grammar = compile_grammar(params, self.tokenizer)
         seed = params.seed if params.seed is not None else secrets.randbits(63)
@@ -155,6 +154,12 @@ class Engine:
         self._by_request[self._next_id] = sequences
         self._next_id += 1
         return self._next_id - 1
+
+    @property
+    def context(self) -> int:
+        """Positions of prompt and answer together: the model's, or what the settings leave of them."""
+        most = self.model.max_positions
+        return min(self.config.max_context, most) if self.config.max_context else most
 
     @property
     def _capacity(self) -> int:
@@ -235,7 +240,7 @@ class Engine:
         """Whether only its last token is left to compute, and a draft is wanted and can be followed."""
         answer = self._answers.get(sequence)
         wanted = answer is not None and answer.may_draft and sequence.length + 1 < sequence.most
-        return wanted and sequence.computed + 1 == sequence.length
+        return wanted and bool(sequence.output) and sequence.computed + 1 == sequence.length
 
     def _measure(self, works: list[Work], verified: int, written: int, seconds: float) -> None:
         """Steps with as many drafts made as verified teach the pace, less the share of rows of prompts."""
@@ -277,10 +282,15 @@ class Engine:
         self._streaming = True
         if request.sampling.json_schema is not None or request.sampling.regex is not None:
             # Here rather than in `submit`: a grammar may take seconds, and nobody else should wait for it.
-            await asyncio.to_thread(compile_grammar, request.sampling, self.tokenizer)
+            await compile_apart(request.sampling, self.tokenizer)
         async with aclosing(self._streams.stream(request)) as deltas:
             async for delta in deltas:
                 yield delta
+
+    async def pulse(self) -> None:
+        """Return when the thread has ended the step it is at: it goes on. EngineError as `stream`."""
+        self._streaming = True
+        await self._streams.between(lambda: None)
 
     async def experts(self, tokens: Many[int]) -> list[list[list[int]]]:
         """For each token the experts that each MoE layer chooses, highest weight first.
@@ -306,7 +316,7 @@ class Engine:
         return scores
 
     def _apart(self, tokens: Many[int]) -> Apart:
-        prompt, most = list(tokens), self.model.max_positions
+        prompt, most = list(tokens), self.context
         need_known(prompt, self.tokenizer.size)
         what = f"{len(prompt)} tokens do not fit the {most} positions of the model's context"
         need(len(prompt) <= most, what, fix="give less", error=RequestError)

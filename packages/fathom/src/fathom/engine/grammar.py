@@ -11,6 +11,7 @@ space may stand: a model that likes blanks cannot write them for ever.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -143,9 +145,28 @@ def compile_grammar(params: SamplingParams, tokenizer: Tokenizer) -> Grammar | N
         return None
     with _lock:
         compiler = _compilers.get(tokenizer) or _compilers.setdefault(tokenizer, _Compiler(tokenizer))
+    return compiler.grammar(*_key(params))
+
+
+async def compile_apart(params: SamplingParams, tokenizer: Tokenizer) -> None:
+    """Compile it for the `compile_grammar` that follows, in a thread that only grammars use; same errors.
+
+    Strangers' slow grammars wait for one another there, and neither a text that is to be encoded nor a
+    grammar that is known waits for them.
+    """
+    if not await asyncio.to_thread(_is_known, params, tokenizer):
+        await asyncio.get_running_loop().run_in_executor(_APART, compile_grammar, params, tokenizer)
+
+
+def _is_known(params: SamplingParams, tokenizer: Tokenizer) -> bool:
+    compiler = _compilers.get(tokenizer)
+    return compiler is not None and compiler.knows(_key(params))
+
+
+def _key(params: SamplingParams) -> tuple[str, str]:
     if params.regex is not None:
-        return compiler.grammar("regex", _regex(params.regex))
-    return compiler.grammar("json_schema", _schema(params.json_schema))
+        return "regex", _regex(params.regex)
+    return "json_schema", _schema(params.json_schema)
 
 
 class _Compiler:
@@ -168,6 +189,9 @@ class _Compiler:
             if len(self._known) > KEPT:
                 self._known.popitem(last=False)
         return grammar
+
+    def knows(self, key: tuple[str, str]) -> bool:
+        return self._recall(key) is not None
 
     def _recall(self, key: tuple[str, str]) -> Grammar | None:
         with self._lock:
@@ -213,6 +237,7 @@ class _Pieces:
 
 _compilers: WeakKeyDictionary[Tokenizer, _Compiler] = WeakKeyDictionary()
 _lock = Lock()
+_APART = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
 
 
 def _library() -> Any:

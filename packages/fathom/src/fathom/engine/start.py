@@ -51,7 +51,8 @@ def number_of_pages(config: EngineConfig, model: ModelConfig, backend: Backend, 
 
     raises   ConfigError when not even one page fits
     """
-    most = config.max_running * -(-model.max_positions // config.page_size)
+    context = min(config.max_context or model.max_positions, model.max_positions)
+    most = config.max_running * -(-context // config.page_size)
     if config.pages:
         return min(config.pages, most)
     layers = model.num_layers + draft

@@ -112,7 +112,7 @@ def _password(encoded: bytes) -> bytes:
 
 
 def need_moderate(scope: Scope) -> None:
-    """Refuse heads that are longer than any honest one."""
+    """Refuse heads that are longer than any honest one, and bodies that two readers might end differently."""
     size = sum(len(name) + len(value) for name, value in scope["headers"])
     if len(scope["headers"]) > HEADERS or size > HEADER_BYTES:
         what = f"{len(scope['headers'])} headers of {size} bytes"
@@ -120,6 +120,8 @@ def need_moderate(scope: Scope) -> None:
     target = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
     if target > TARGET_BYTES:
         raise ApiError(414, f"an address of {target} bytes", fix=f"use at most {TARGET_BYTES}")
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+        raise ApiError(400, "a body both with a length and in chunks", fix="send it one way")
 
 
 def _only(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> bytes | None:

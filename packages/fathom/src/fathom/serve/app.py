@@ -70,7 +70,7 @@ def make_app(link: Link, settings: Settings, page: dict[str, PageFile] | None = 
 
 
 def _tell_errors(app: FastAPI, service: Service) -> None:
-    """Every error in OpenAI's form, whoever raised it."""
+    """Every refusal in OpenAI's form, whoever raised it; faults are the guard's to tell."""
 
     async def ours(request: Request, problem: Exception) -> Response:
         return as_api_error(problem, service).response()
@@ -84,12 +84,6 @@ def _tell_errors(app: FastAPI, service: Service) -> None:
         service.metrics.gone.inc()
         return Response(status_code=GONE)
 
-    async def fault(request: Request, problem: Exception) -> Response:
-        what = f"the server failed at this request ({type(problem).__name__})"
-        return ApiError(500, what, fix="report it as a fault of the server").response()
-
-    handlers: dict[Any, Any] = {
-        ApiError: ours, Refused: ours, HTTPException: framework, ClientGone: gone, Exception: fault,
-    }  # fmt: skip
+    handlers: dict[Any, Any] = {ApiError: ours, Refused: ours, HTTPException: framework, ClientGone: gone}
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)

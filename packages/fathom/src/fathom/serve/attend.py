@@ -40,6 +40,7 @@ class Attendant:
             "experts": self._experts,
             "score": self._score,
             "stats": self._stats,
+            "pulse": self._pulse,
             "late": self._late,
         }
 
@@ -129,8 +130,9 @@ class Attendant:
         need(one, "not one of text and messages", fix="give exactly one", error=RequestError)
         tokenizer = self.engine.tokenizer
         kind, given = (str, text) if messages is None else (list, messages)
-        what, fix = f"{quoted(given)} cannot be encoded", "give a text, or a list of messages"
-        need(isinstance(given, kind), what, fix=fix, error=RequestError)
+        if not isinstance(given, kind):  # quoted only then: it may have megabytes
+            what, fix = f"{quoted(given)} cannot be encoded", "give a text, or a list of messages"
+            need(False, what, fix=fix, error=RequestError)
         if messages is None:
             return await asyncio.to_thread(tokenizer.encode, str(text))
         ids, _ = await asyncio.to_thread(encode_chat, tokenizer, messages, generation_prompt=True)
@@ -138,7 +140,11 @@ class Attendant:
 
     async def _decode(self, message: Mapping[str, Any]) -> list[str]:
         tokens, tokenizer = self._tokens(message), self.engine.tokenizer
-        return [tokenizer.decode([token], specials=True) for token in tokens]
+        return [
+            tokenizer.token_bytes(token).decode("utf-8", "surrogateescape")
+            or tokenizer.decode([token], specials=True)
+            for token in tokens
+        ]
 
     async def _experts(self, message: Mapping[str, Any]) -> list[list[list[int]]]:
         tokens = self._tokens(message)
@@ -150,6 +156,9 @@ class Attendant:
         async with self._apart:
             scores = await self.engine.score(tokens, message.get("top", 0))
         return [(one.token, one.logprob, one.top) for one in scores]
+
+    async def _pulse(self, message: Mapping[str, Any]) -> None:
+        await self.engine.pulse()
 
     async def _late(self, message: Mapping[str, Any]) -> None:
         what = "the engine finishes what it has and takes up nothing new"
@@ -176,8 +185,9 @@ def info_of(engine: Engine) -> Info:
     return Info(
         model=model.name,
         line=engine.line,
-        context=min(model.max_positions, pages * engine.config.page_size),
+        context=min(engine.context, pages * engine.config.page_size),
         vocabulary=engine.tokenizer.size,
+        token_bytes=int(engine.tokenizer.byte_lengths().max()),
         pages=pages,
         page_positions=engine.config.page_size,
         cache_bytes_per_token=element * count(model).cache_elements_per_token,

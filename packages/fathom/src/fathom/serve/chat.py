@@ -11,7 +11,9 @@ from fathom.serve.limits import TOOLS, TOP_LOGPROBS, USER_LENGTH
 from fathom.serve.messages import read_messages, read_tools
 from fathom.serve.order import Order, need_model, read_stream
 from fathom.serve.parts import Part
+from fathom.serve.room import need_short_talk
 from fathom.serve.sampling import SAMPLING, read_max_tokens, read_sampling
+from fathom.serve.texts import raw_bytes, shown
 from fathom.serve.wire import Ask, Info, ToolCall
 
 KNOWN = (
@@ -40,6 +42,7 @@ def read_chat(body: Mapping[str, Any], info: Info, model: str, key: str) -> Orde
     need_model(fields, model)
     fields.text("user", most=USER_LENGTH)
     messages = read_messages(fields)
+    need_short_talk(messages, info)
     sampling = read_sampling(fields, info)
     max_tokens = read_max_tokens(fields, info, least=1)
     if max_tokens is not None:
@@ -124,6 +127,5 @@ def _content(part: Part) -> dict[str, Any] | None:
     return {"content": content, "refusal": None}
 
 
-def _token(text: str, log: float) -> dict[str, Any]:
-    raw = None if "\ufffd" in text else list(text.encode("utf-8"))  # a part of a character has no text
-    return {"token": text, "logprob": log, "bytes": raw}
+def _token(raw: str, log: float) -> dict[str, Any]:
+    return {"token": shown(raw), "logprob": log, "bytes": list(raw_bytes(raw))}

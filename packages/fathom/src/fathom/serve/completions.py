@@ -17,8 +17,10 @@ from fathom.serve.fields import Fields
 from fathom.serve.limits import PROMPTS, TOP_LOGPROBS, USER_LENGTH
 from fathom.serve.order import Order, need_model, read_stream
 from fathom.serve.parts import Part, entry
+from fathom.serve.room import need_room, need_short
 from fathom.serve.sampling import SAMPLING, read_max_tokens, read_sampling
 from fathom.serve.service import Service
+from fathom.serve.texts import Offsets, shown
 from fathom.serve.wire import Ask, Info
 
 KNOWN = (
@@ -78,12 +80,12 @@ def _prompts(fields: Fields, info: Info) -> tuple[Prompt, ...]:
     given = fields.get("prompt")
     says = "a text, a list of token ids, or a list of either"
     fields.want("prompt", isinstance(given, (str, list)) and given != [], says, fix=f"give {says}")
-    if isinstance(given, str):
-        return (given,)
-    one = all(isinstance(item, int) for item in given)
+    one = isinstance(given, str) or all(isinstance(item, int) for item in given)
     many = [given] if one else given
     what = f"prompt holds {len(many)} prompts"
     need(len(many) <= PROMPTS, "prompt", what, fix=f"give at most {PROMPTS}")
+    for item in many:
+        need_short(len(item) if isinstance(item, str) else 0, "prompt", info)
     return tuple(
         item if isinstance(item, str) else token_ids(item, "prompt" if one else f"prompt[{index}]", info)
         for index, item in enumerate(many)
@@ -112,7 +114,7 @@ async def prepare(wanted: Wanted, service: Service) -> Order:
         if isinstance(prompt, str) and (scored or wanted.max_tokens == 0):
             bos = await service.begin_of_text()
             ids, hidden = (*bos, *await service.link.encode(text=prompt)), len(bos)
-            _need_room(len(ids), service.info)
+            need_room(len(ids), "prompt", service.info)
             ask = replace(ask, text=None, tokens=ids)
         if scored:
             entries += len(ids) * order.n * ((order.logprobs or 0) + 1)
@@ -128,22 +130,18 @@ async def prepare(wanted: Wanted, service: Service) -> Order:
     return replace(order, asks=tuple(asks), lead=tuple(lead))
 
 
-def _need_room(tokens: int, info: Info) -> None:
-    what = f"the prompt has {tokens} tokens, and the context {info.context}"
-    need(tokens <= info.context, "prompt", what, fix="give less")
-
-
 async def _echoed(prompt: Prompt, ids: Prompt, hidden: int, service: Service, logprobs: int | None) -> Part:
     """A prompt as the part that its answers begin with. `hidden` tokens at its head are not in its text."""
     if isinstance(ids, str):
         return Part(index=0, text=ids)
     await service.texts.fetch(ids)
-    text = prompt if isinstance(prompt, str) else "".join(service.texts[t] for t in ids)
+    text = prompt if isinstance(prompt, str) else service.texts.joined(ids)
     if logprobs is None:
         return Part(index=0, text=text)
-    scores = (await service.score(list(ids), logprobs))[hidden:]
+    scores = (await service.link.score(list(ids), logprobs))[hidden:]
     await service.texts.fetch(t for _, _, top in scores for t, _ in top)
-    return Part(index=0, text=text, logprobs=[entry(service.texts, *one) for one in scores])
+    entries = [entry(service.texts, *one) for one in scores]
+    return Part(index=0, text=text, logprobs=entries, echoed=len(entries))
 
 
 class TextForm:
@@ -152,7 +150,7 @@ class TextForm:
     whole_object, chunk_object, prefix = "text_completion", "text_completion", "cmpl-"
 
     def __init__(self) -> None:
-        self._length: dict[int, int] = {}
+        self._offsets: dict[int, Offsets] = {}
 
     def opening(self, index: int) -> dict[str, Any] | None:
         """None: such a stream begins with text."""
@@ -170,24 +168,24 @@ class TextForm:
     def _logprobs(self, part: Part) -> dict[str, Any] | None:
         if part.logprobs is None:
             return None
-        offset, offsets = self._length.get(part.index, 0), []
-        for text, _, _ in part.logprobs:
-            offsets.append(offset)
-            offset += len(text)
-        self._length[part.index] = offset
+        own, offsets = self._offsets.setdefault(part.index, Offsets()), []
+        for place, (raw, _, _) in enumerate(part.logprobs, start=1):
+            offsets.append(own.next(raw))
+            if place == part.echoed:  # the engine's own text begins with a character of its own
+                own.cut()
         return {
-            "tokens": [text for text, _, _ in part.logprobs],
+            "tokens": [shown(raw) for raw, _, _ in part.logprobs],
             "token_logprobs": [log for _, log, _ in part.logprobs],
             "top_logprobs": [_ranked(*one) for one in part.logprobs],
             "text_offset": offsets,
         }
 
 
-def _ranked(text: str, log: float | None, top: list[tuple[str, float]]) -> dict[str, float] | None:
+def _ranked(raw: str, log: float | None, top: list[tuple[str, float]]) -> dict[str, float] | None:
     """The likeliest by text, and the token itself. Of two tokens that look the same the likelier counts."""
     if log is None:
         return None
     ranked: dict[str, float] = {}
-    for other, value in [*top, (text, log)]:
-        ranked.setdefault(other, value)
+    for other, value in [*top, (raw, log)]:
+        ranked.setdefault(shown(other), value)
     return ranked

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from fathom.config.errors import plain
 from fathom.serve.frames import brief, read_frame, read_info, read_news
 from fathom.serve.inbox import Inbox
 from fathom.serve.wire import Ask, Info, Refused, pack
@@ -32,8 +33,8 @@ class Connection:
         try:
             while (message := await read_frame(self._reader)) is not None:
                 self._take(message)
-        except (ValueError, TypeError, KeyError) as problem:
-            return f"it spoke nonsense ({type(problem).__name__}: {problem})"
+        except Exception as problem:  # whatever it says can end its own connection only
+            return f"it spoke nonsense ({type(problem).__name__}: {plain(str(problem))})"
         return self.failure
 
     def end(self, why: str) -> None:

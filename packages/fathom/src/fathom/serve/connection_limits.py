@@ -10,6 +10,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fathom.serve.errors import ApiError, json_bytes
+from fathom.serve.guard import HEADERS
 from fathom.serve.limits import CONNECTIONS, HEADER_BYTES, Settings
 
 LARGEST_HEAD = 2 * HEADER_BYTES  # bytes that are held before the guard can count
@@ -40,6 +41,8 @@ def protocol_for(settings: Settings) -> type[H11Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
+            if self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete):
+                self._read_on()
             self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -47,19 +50,17 @@ def protocol_for(settings: Settings) -> type[H11Protocol]:
             super().connection_lost(exc)
 
         def send_400_response(self, msg: str) -> None:
-            error = ApiError(400, "this is no HTTP request", fix="send HTTP/1.1")
-            body = json_bytes(error.body())
-            headers = [
-                (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
-                (b"connection", b"close"),
-            ]  # fmt: skip
             if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                for event in (
-                    h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-                    h11.Data(data=body), h11.EndOfMessage(),
-                ):  # fmt: skip
+                for event in _no_http():
                     self.transport.write(self.conn.send(event) or b"")
             self.transport.close()
+
+        def _read_on(self) -> None:
+            """uvicorn does not while a next request waits, and would not see that the client leaves."""
+            if len(self.conn.trailing_data[0]) > LARGEST_HEAD:
+                self.transport.abort()
+            else:
+                self.flow.resume_reading()
 
         def _watch(self) -> None:
             """A head has so long to be whole; and so long what is sent after an answer may go on."""
@@ -75,6 +76,17 @@ def protocol_for(settings: Settings) -> type[H11Protocol]:
                 self._deadline = None
 
     return Limited
+
+
+def _no_http() -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:
+    error = ApiError(400, "this is no HTTP request", fix="send HTTP/1.1")
+    body = json_bytes(error.body())
+    headers = [
+        (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"), *HEADERS,
+    ]  # fmt: skip
+    head = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+    return head, h11.Data(data=body), h11.EndOfMessage()
 
 
 def uvicorn_settings(settings: Settings) -> dict[str, Any]:

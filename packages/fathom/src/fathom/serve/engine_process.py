@@ -13,7 +13,9 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fathom.config.engine import EngineConfig
 from fathom.config.errors import ConfigError, FathomError
@@ -23,6 +25,7 @@ from fathom.serve.wire import pack
 if TYPE_CHECKING:
     from fathom.engine import Engine
 
+T = TypeVar("T")
 BUFFER = 1 << 20        # bytes that are read ahead
 LAST_WORDS = 2.0        # seconds in which the server may take what is left to say
 FAULT, UNUSABLE = 1, 2  # exit statuses: the engine broke down; it cannot start, or the server talks nonsense
@@ -38,7 +41,7 @@ class Process:
     async def run(self, model: str, settings: dict[str, Any]) -> int:
         """Until there is no more to do; the exit status."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._told_to_end.set)
-        loading = asyncio.create_task(asyncio.to_thread(_load, model, settings))
+        loading = asyncio.create_task(_apart(lambda: _load(model, settings)))
         early = asyncio.create_task(read_frame(self._reader))
         told = asyncio.create_task(self._told_to_end.wait())
         await asyncio.wait((loading, early, told), return_when=asyncio.FIRST_COMPLETED)
@@ -86,6 +89,16 @@ class Process:
             print(f"fathom: the engine was sent nonsense ({problem}), and ends", file=sys.stderr)
             return UNUSABLE
         return 0
+
+
+async def _apart(call: Callable[[], T]) -> T:
+    """What `call` gives, from a thread that ends with it.
+
+    Whoever computes with torch leaves threads waiting for more as long as his own lives. Where there are more
+    of them than cores, OpenMP lets them all sleep between two operations: engines then ran at half the speed.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
 
 
 def _load(model: str, settings: dict[str, Any]) -> Engine:

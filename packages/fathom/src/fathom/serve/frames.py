@@ -30,7 +30,8 @@ async def read_frame(reader: asyncio.StreamReader) -> dict[str, Any] | None:
 
 def brief(value: Ask | News | Info) -> dict[str, Any]:
     """As JSON, without what has its default."""
-    return {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != _default(f)}
+    told = ((name, getattr(value, name), default) for name, default in _DEFAULTS[type(value)])
+    return {name: given for name, given, default in told if given != default}
 
 
 def news_message(number: int, news: News) -> dict[str, Any]:
@@ -79,6 +80,9 @@ def read_info(value: Any) -> Info:
 def cut(news: News) -> Iterator[News]:
     """The same in pieces that fit a frame each: a reader that was slow finds much at once."""
     pieces = max(-(-len(news.tokens) // TOKENS_A_FRAME), -(-len(news.text) // TEXT_A_FRAME), 1)
+    if pieces == 1:
+        yield news
+        return
     for k in range(pieces):
         own = slice(k * TOKENS_A_FRAME, (k + 1) * TOKENS_A_FRAME)
         piece = replace(
@@ -100,3 +104,7 @@ def _table(value: Any) -> Mapping[str, Any]:
 
 def _default(field: Field[Any]) -> Any:
     return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+# Looked up once: every token of every answer passes `brief`.
+_DEFAULTS = {kind: tuple((f.name, _default(f)) for f in fields(kind)) for kind in (Ask, News, Info)}

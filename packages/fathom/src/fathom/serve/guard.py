@@ -48,7 +48,25 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
         else:
             scope["state"] = {**scope.get("state", {}), "began": time.monotonic(), "key": "", "body": b""}
-            await self._http(scope, receive, self._dressed(scope, send))
+            await self._or_fault(scope, receive, self._dressed(scope, send))
+
+    async def _or_fault(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What goes wrong is told here, for behind the framework's own handler no header would be added."""
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._http(scope, receive, noted)
+        except Exception as problem:
+            if not begun:
+                what = f"the server failed at this request ({type(problem).__name__})"
+                error = ApiError(500, what, fix="report it as a fault of the server")
+                await error.response({"Connection": "close"})(scope, receive, noted)
+            raise  # uvicorn writes it down
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -81,12 +99,14 @@ class Guard:
         await self.app(scope, _behind(body, receive), send)
 
     async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-        """Say why. The connection is of no more use: what else the client sends belongs to no request."""
-        headers = dict(scope["headers"])
+        """Say why, at once. The connection is of no more use: what else comes belongs to no request."""
+        response, headers = error.response({"Connection": "close"}), dict(scope["headers"])
+        head = {"type": "http.response.start", "status": error.status, "headers": response.raw_headers}
+        await send(head)
+        await send({"type": "http.response.body", "body": response.body, "more_body": True})
         if scope["method"] == "POST" and error.status != 408 and b"expect" not in headers:
             await throw_away(receive, self.service.settings.body_bytes)
-        response = error.response({"Connection": "close"})
-        await response(scope, receive, send)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _dressed(self, scope: Scope, send: Send) -> Send:
         """`send` that adds the headers of every answer, and counts it."""

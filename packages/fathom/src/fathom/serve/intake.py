@@ -57,7 +57,7 @@ async def read_body(receive: Receive, most: int, seconds: float) -> bytes:
 
 
 async def throw_away(receive: Receive, most: int) -> None:
-    """Read on for a moment and keep nothing: a connection closed with bytes unread loses what it was told."""
+    """Read on for a moment and keep nothing: who still sends when it is closed loses what it was told."""
     size = 0
     try:
         async with asyncio.timeout(LINGER):

@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from fathom.config.engine import EngineConfig
-from fathom.config.errors import ConfigError
+from fathom.config.errors import ConfigError, plain
 from fathom.serve.connection import Connection
 from fathom.serve.frames import read_logprob
+from fathom.serve.pulse import Pulse
 from fathom.serve.supervise import Backoff, Child, Waits
-from fathom.serve.wire import Ask, Info, News, Refused
+from fathom.serve.wire import Ask, Info, News, Refused, Score
 
 MOST_WAITING = 1_000_000    # as EngineConfig allows
 MOST_CALLS = 256        # encode, decode, experts and stats at once
 MOST_DEATHS = 3         # at start, in a row; then it is reported, and tried at the longest wait only
+LAST_DEATH = 10         # at start, in a row; then it is given up
 
 
 class EngineLink:
@@ -53,16 +55,22 @@ class EngineLink:
         self.restarts = 0
         self._waits, self._told = waits or Waits(), told
         self._connection: Connection | None = None
+        self._pulse: Pulse | None = None
         self._child: Child | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._open = self._calls = 0
         self._closing = False
-        self._settled, self._all_read = asyncio.Event(), asyncio.Event()
+        self._settled, self._all_read, self._lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @property
     def info(self) -> Info | None:
         """None while the engine is starting or down."""
         return self._connection.info if self._connection is not None else None
+
+    @property
+    def trouble(self) -> str:
+        """See `wire.Link`."""
+        return self._pulse.trouble if self._pulse is not None else ""
 
     @property
     def open(self) -> int:
@@ -85,6 +93,11 @@ class EngineLink:
         if self.info is None:
             raise self._down()
         return self.info
+
+    async def lost(self) -> str:
+        """Wait until no engine is tried any more, since none becomes ready; why."""
+        await self._lost.wait()
+        return self.failure
 
     async def generate(self, ask: Ask) -> AsyncGenerator[News, None]:
         """See `wire.Link`."""
@@ -129,13 +142,8 @@ class EngineLink:
         chosen: list[list[list[int]]] = await self._call("experts", {"tokens": tokens})
         return chosen
 
-    async def score(
-        self, tokens: list[int], top: int = 0
-    ) -> list[tuple[int, float | None, tuple[tuple[int, float], ...]]]:
-        """Of each token what `News.logprobs` says of those that are written; the first has None and ().
-
-        `top` of the likeliest are told. Nothing is written, and nothing stays in the cache.
-        """
+    async def score(self, tokens: list[int], top: int = 0) -> list[Score]:
+        """See `wire.Link`."""
         value = await self._call("score", {"tokens": tokens, "top": top})
         return [(tokens[0], None, ()), *(read_logprob(one) for one in value)]
 
@@ -198,16 +206,29 @@ class EngineLink:
         """One process after the other."""
         backoff = Backoff(self._waits)
         while True:
-            lived, hopeless = await self._live()
+            try:
+                lived, hopeless = await self._live()
+            except Exception as problem:  # a fault of ours: the next process may do better
+                what = f"the engine cannot be kept ({type(problem).__name__}: {plain(str(problem))})"
+                self.failure = f"{what}. Fix: report it as a fault of the server"
+                lived, hopeless = None, False
             if self._closing:
                 return
             wait = backoff.died(lived=lived)
+            if backoff.deaths >= LAST_DEATH:
+                self.failure = f"{backoff.deaths} engines in a row did not become ready: {self.failure}"
+                self._lost.set()
+                return
             if hopeless or backoff.deaths >= MOST_DEATHS:
                 wait = self._waits.longest
                 self._settled.set()
-            self._told(f"{self.failure} (next try in {wait:g} s)")
+            self._tell(f"{self.failure} (next try in {wait:g} s)")
             await asyncio.sleep(wait)
             self.restarts += 1
+
+    def _tell(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # a standard error that nobody reads is no reason to end
+            self._told(line)
 
     async def _live(self) -> tuple[float | None, bool]:
         """One process from start to end: how long it served, None = never; whether it said it cannot."""
@@ -219,10 +240,18 @@ class EngineLink:
         connection = self._connection = Connection(child.reader, child.writer)
         since: list[float] = []
         greeting = asyncio.create_task(self._greet(connection, since))
+        pulse = self._pulse = Pulse(connection, self._waits.silence)
+        hearing, watching = asyncio.create_task(connection.run()), asyncio.create_task(pulse.watch())
         problem = ""
         try:
-            problem = await connection.run()
+            await asyncio.wait((hearing, watching), return_when=asyncio.FIRST_COMPLETED)
+            if not hearing.done():
+                child.kill()
+            problem = (hearing if hearing.done() else watching).result()
         finally:
+            self._pulse = None
+            hearing.cancel()
+            watching.cancel()
             connection.end("the engine has died, and is started again. Fix: try again in a moment")
             await greeting
             how = await child.end(self._waits.grace)
@@ -239,4 +268,4 @@ class EngineLink:
             since.append(time.monotonic())
             self.failure = ""
             self._settled.set()
-            self._told(connection.info.line)
+            self._tell(connection.info.line)

@@ -81,7 +81,7 @@ class Metrics:
             registry=self.registry,
         )
         self.prompt_tokens = Counter(
-            f"{PREFIX}prompt_tokens", "Of requests that were answered.", registry=self.registry
+            f"{PREFIX}prompt_tokens", "Of requests that were taken up.", registry=self.registry
         )
         self.generation_tokens = Counter(
             f"{PREFIX}generation_tokens", "Sent to clients.", registry=self.registry

@@ -18,6 +18,7 @@ from fathom.serve.messages import read_messages
 from fathom.serve.metrics import CONTENT_TYPE
 from fathom.serve.order import need_model
 from fathom.serve.page_files import PageFile
+from fathom.serve.room import need_room, need_short, need_short_talk
 from fathom.serve.service import Service
 from fathom.serve.streaming import while_listened
 from fathom.serve.wire import Refused
@@ -53,6 +54,9 @@ class OtherRoutes:
         if self.service.doors.draining:
             raise ApiError(503, "the server is about to end", fix="ask another one")
         _ = self.service.info
+        if self.service.link.trouble:
+            what, fix = self.service.link.trouble, "wait: one that hangs is started again"
+            raise ApiError(503, what, fix=fix, retry_after=self.service.settings.retry_after)
         return json_response({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
@@ -90,14 +94,20 @@ class OtherRoutes:
         one = fields.given("prompt") != fields.given("messages")
         fields.want("prompt", one, "the one of prompt and messages", fix="give exactly one of them")
         add, strings = fields.flag("add_special_tokens"), fields.flag("return_token_strs")
-        prompt = fields.text("prompt")
+        prompt, messages = fields.text("prompt"), None
+        if prompt is None:
+            messages = read_messages(fields)
+            need_short_talk(messages, info)
+        else:
+            need_short(len(prompt), "prompt", info)
 
         async def work() -> Response:
             if prompt is None:
-                ids = await service.link.encode(messages=read_messages(fields))
+                ids = await service.link.encode(messages=messages)
             else:
                 bos = [] if add is False else await service.begin_of_text()
                 ids = [*bos, *await service.link.encode(text=prompt)]
+            need_room(len(ids), "messages" if prompt is None else "prompt", info)
             texts = None
             if strings:
                 await service.texts.fetch(ids)

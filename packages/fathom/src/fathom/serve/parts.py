@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from fathom.serve.errors import ApiError
-from fathom.serve.wire import Info, Link, News, ToolCall
+from fathom.serve.texts import Texts
+from fathom.serve.wire import Info, News, ToolCall
 
 LOWEST = -9999.0  # of a token that cannot follow: JSON has no infinite number
 Top = list[tuple[str, float]]
-Entry = tuple[str, float | None, Top]  # a token's text, its log probability, those of the likeliest
+Entry = tuple[str, float | None, Top]  # a token's raw text, its log probability, those of the likeliest
 
 
 @dataclass(kw_only=True, slots=True)
@@ -25,33 +27,22 @@ class Part:
     logprobs: list[Entry] | None = None
     tokens: list[dict[str, Any]] | None = None
     calls: tuple[ToolCall, ...] = ()
-
-    def add(self, other: Part) -> None:
-        """Append the next piece of the same answer."""
-        self.text += other.text
-        self.finish = other.finish or self.finish
-        self.calls += other.calls
-        if other.logprobs is not None:
-            self.logprobs = [*(self.logprobs or ()), *other.logprobs]
-        if other.tokens is not None:
-            self.tokens = [*(self.tokens or ()), *other.tokens]
+    echoed: int = 0  # so many of `logprobs`, from the first on, are of the prompt
 
 
-class Texts:
-    """The text of each token alone, asked for once; no more are held than the vocabulary has."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._known: dict[int, str] = {}
-
-    async def fetch(self, ids: Iterable[int]) -> None:
-        """Ask for those that are not known yet."""
-        missing = sorted(set(ids) - self._known.keys())
-        if missing:
-            self._known.update(zip(missing, await self._link.decode(missing), strict=True))
-
-    def __getitem__(self, token: int) -> str:
-        return self._known[token]
+def joined(index: int, parts: Sequence[Part]) -> Part:
+    """All pieces of one answer as one; each is copied once, however many there are."""
+    logprobs = [part.logprobs for part in parts if part.logprobs is not None]
+    tokens = [part.tokens for part in parts if part.tokens is not None]
+    return Part(
+        index=index,
+        text="".join(part.text for part in parts),
+        finish=next((part.finish for part in reversed(parts) if part.finish), None),
+        logprobs=list(chain.from_iterable(logprobs)) if logprobs else None,
+        tokens=list(chain.from_iterable(tokens)) if tokens else None,
+        calls=tuple(call for part in parts for call in part.calls),
+        echoed=sum(part.echoed for part in parts),
+    )
 
 
 def finite(log: float) -> float:
@@ -60,8 +51,9 @@ def finite(log: float) -> float:
 
 
 def entry(texts: Texts, token: int, log: float | None, top: Iterable[tuple[int, float]]) -> Entry:
-    """A token with texts for ids."""
-    return texts[token], None if log is None else finite(log), [(texts[t], finite(x)) for t, x in top]
+    """A token with raw texts for ids."""
+    ranked = [(texts.raw(t), finite(x)) for t, x in top]
+    return texts.raw(token), None if log is None else finite(log), ranked
 
 
 @dataclass(kw_only=True, slots=True)

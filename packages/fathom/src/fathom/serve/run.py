@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 import uvicorn
 
-from fathom.config.errors import ConfigError, need
+from fathom.config.errors import ConfigError, FathomError, need
 from fathom.serve.access import is_loopback
 from fathom.serve.app import make_app
 from fathom.serve.connection_limits import uvicorn_settings
 from fathom.serve.limits import Settings
+from fathom.serve.scarcity import Scarcity
 from fathom.serve.wire import Info, Link, Refused
 
 ENDS = {signal.SIGTERM: 75, signal.SIGINT: 130}  # exit statuses, as of every command of ours
@@ -31,6 +32,9 @@ class RunningLink(Link, Protocol):
 
     async def ready(self) -> Info:
         """Wait for it. Refused when it cannot start."""
+
+    async def lost(self) -> str:
+        """Wait until it is given up; why."""
 
     async def drain(self, timeout: float) -> bool:
         """End it."""
@@ -87,10 +91,12 @@ class Running:
     async def run(self, up: Callable[[Info], None]) -> int:
         """Until a signal comes; the exit status. `up` is called once requests are answered."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(Scarcity())
         with suppress(ValueError, RuntimeError):  # not the main thread: nobody sends it any
             for number in ENDS:
                 loop.add_signal_handler(number, self.tell, number)
         told = asyncio.ensure_future(self._signals.get())
+        lost = asyncio.ensure_future(self.link.lost())
         try:
             await self.link.start()
             info = await self._or_told(told, self.link.ready())
@@ -100,15 +106,18 @@ class Running:
             while not self._server.started and not serving.done():
                 await asyncio.sleep(0.01)
             up(info)
-            await asyncio.wait((told, serving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((told, serving, lost), return_when=asyncio.FIRST_COMPLETED)
             if not told.done():
+                self._server.should_exit = True
                 await serving
-                return 1
+                problem = lost.result() if lost.done() else "uvicorn ended. Fix: start the server again"
+                raise FathomError(problem)
             return await self._end(told.result(), serving)
         except Refused as problem:
             raise ConfigError(str(problem)) from None
         finally:
             told.cancel()
+            lost.cancel()
             await self.link.close()
             self._place.close()
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 
 from fathom.serve.errors import ApiError
 from fathom.serve.limits import Settings
 from fathom.serve.metrics import Metrics
-from fathom.serve.parts import Texts
+from fathom.serve.texts import Texts
 from fathom.serve.wire import Info, Link
-
-Score = tuple[int, float | None, tuple[tuple[int, float], ...]]
 
 
 class Doors:
@@ -80,14 +77,3 @@ class Service:
         if not self._bos:
             self._bos = (await self.link.encode(messages=({"role": "user", "content": ""},)))[:1]
         return self._bos
-
-    async def score(self, tokens: list[int], top: int) -> list[Score]:
-        """For each token its log probability behind those before it, and the `top` likeliest there.
-
-        The first has None and (): nothing is before it. ApiError where the engine cannot.
-        """
-        score: Callable[[list[int], int], Awaitable[list[Score]]] | None = getattr(self.link, "score", None)
-        if score is None:
-            what = "echo with logprobs asks for those of the prompt, which this engine does not give"
-            raise ApiError(400, what, fix="leave echo or logprobs out", param="echo")
-        return await score(tokens, top)

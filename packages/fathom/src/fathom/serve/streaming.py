@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from fathom.serve.errors import ApiError, json_bytes, json_response, of_refusal
 from fathom.serve.order import Order
-from fathom.serve.parts import Part, Tally, Told
+from fathom.serve.parts import Part, Tally, Told, joined
 from fathom.serve.service import Service
 from fathom.serve.together import news_of
 from fathom.serve.wire import Refused
@@ -98,23 +98,28 @@ class Answering:
                     yield part
                 lead.clear()
                 index = number * order.n + news.index
-                self._measure(number, index, len(news.tokens))
+                self._measure(index, len(news.tokens))
+                before = self.tally.prompt_tokens
                 self.tally.add(number, news)
+                self.service.metrics.prompt_tokens.inc(self.tally.prompt_tokens - before)
                 part = await told.part(news, index)
                 if part.finish is not None:
                     self.service.metrics.finished.labels(part.finish).inc()
                 yield part
         for part in lead:
             yield part
+        self.service.metrics.prompt_tokens.inc(sum(order.unasked))
         if order.unasked:
             for index in range(order.choices):
                 yield Part(index=index, finish="length")
-        self._end()
+        self.service.metrics.whole_request.observe(time.monotonic() - self.began)
 
-    def _measure(self, number: int, index: int, tokens: int) -> None:
+    def _measure(self, index: int, tokens: int) -> None:
+        """As it comes: who leaves early counts, too."""
         if not tokens:
             return
         now, metrics = time.monotonic(), self.service.metrics
+        metrics.generation_tokens.inc(tokens)
         if self.tally.first is None:
             metrics.first_token.observe(now - self.began)
         before = self._last.get(index)
@@ -122,19 +127,13 @@ class Answering:
             metrics.between_tokens.observe((now - before) / tokens)
         self._last[index] = now
 
-    def _end(self) -> None:
-        metrics = self.service.metrics
-        metrics.prompt_tokens.inc(self.tally.prompt_tokens)
-        metrics.generation_tokens.inc(self.tally.completion_tokens)
-        metrics.whole_request.observe(time.monotonic() - self.began)
-
     async def whole(self) -> Response:
         """All answers in one object."""
-        answers = {index: Part(index=index) for index in range(self.order.choices)}
+        answers: dict[int, list[Part]] = {index: [] for index in range(self.order.choices)}
         async with aclosing(self.parts()) as parts:
             async for part in parts:
-                answers[part.index].add(part)
-        choices = [self._choice(self.form.whole, part) for _, part in sorted(answers.items())]
+                answers[part.index].append(part)
+        choices = [self._choice(self.form.whole, joined(*item)) for item in answers.items()]
         about = {
             "object": self.form.whole_object,
             **self._head,

@@ -23,6 +23,7 @@ class Waits:
     first: float = 1.0      # until a process that died is started again; doubled each time
     longest: float = 30.0   # no wait is longer, and who has lived as long was well
     grace: float = 5.0      # for a process to end by itself
+    silence: float = 120.0  # without a sign: it hangs, and is killed; a large model's first steps are slow
 
 
 @dataclass(slots=True)
@@ -75,6 +76,11 @@ class Child:
         with suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
 
+    def kill(self) -> None:
+        """SIGKILL, for one that does not answer."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+
     async def end(self, grace: float) -> str:
         """Close the connection, at which it ends; kill it if it does not. How it ended, for a message."""
         self.writer.close()
@@ -84,8 +90,7 @@ class Child:
             async with asyncio.timeout(grace):
                 await self.process.wait()
         except TimeoutError:
-            with suppress(ProcessLookupError):
-                self.process.kill()
+            self.kill()
             await self.process.wait()
         status = self.process.returncode or 0
         if status >= 0:

@@ -4,15 +4,15 @@ A frame is its length in 4 bytes, most significant first, and UTF-8 JSON. This m
 it needs no torch. `link.py` is the server's end, `engine_process.py` the other one.
 
     server -> engine   {"op": "submit", "id": 7, "request": Ask}      {"op": "cancel", "id": 7}
-                       {"op": "encode" | "decode" | "experts" | "score" | "stats", "id": 8, ...}
+                       {"op": "encode" | "decode" | "experts" | "score" | "stats" | "pulse", "id": 8, ...}
                        {"op": "drain"}
     engine -> server   {"op": "ready", "info": Info}                  {"op": "news", "id": 7, ...News}
                        {"op": "refused", "id": 7, "kind": "request" | "busy" | "engine", "message": "..."}
                        {"op": "answer", "id": 8, "value": ...}
                        {"op": "failed", "message": "..."}             it cannot start: settings or checkpoint
 
-Fields that have their default may be left out. After "drain" nothing new is taken up; when the last request
-has ended, the engine closes the connection.
+Fields that have their default may be left out. "pulse" is answered between two steps. After "drain" nothing
+new is taken up; when the last request has ended, the engine closes the connection.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class Info:
     line: str                           # what a start-up line says
     context: int                        # positions of prompt and answer together
     vocabulary: int                     # token ids end before it
+    token_bytes: int = 0                # of the longest token's text; 0 = not known
     pages: int
     page_positions: int
     cache_bytes_per_token: int
@@ -92,6 +93,9 @@ class Info:
     layers: int
     experts: tuple[int, ...]            # routed experts of each layer, 0 in a dense one
     experts_per_token: int
+
+
+Score = tuple[int, float | None, tuple[tuple[int, float], ...]]  # token, log of its probability, likeliest
 
 
 class Refused(Exception):
@@ -109,6 +113,10 @@ class Link(Protocol):
     def info(self) -> Info | None:
         """None while the engine is starting or down."""
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong with an engine that is up: it does not answer; "" while it does."""
+
     def generate(self, ask: Ask) -> AsyncGenerator[News, None]:
         """The news of one request until each of its answers has finished. Closing it early cancels it: its
         pages are free within a step.
@@ -119,10 +127,16 @@ class Link(Protocol):
         """Token ids of a plain text (no begin-of-text token), or of a conversation in the chat template."""
 
     async def decode(self, tokens: list[int]) -> list[str]:
-        """The text of each token alone; a part of a character becomes U+FFFD."""
+        """The text of each token alone; bytes that are no whole character as Python's surrogate escapes."""
 
     async def experts(self, tokens: list[int]) -> list[list[list[int]]]:
         """For each token the experts that each MoE layer chose, highest weight first. [tokens][layers][k]"""
+
+    async def score(self, tokens: list[int], top: int = 0) -> list[Score]:
+        """Each token with its log probability behind those before it, and the `top` likeliest there.
+
+        The first has None and (). Nothing is written, and nothing stays in the cache.
+        """
 
     async def stats(self) -> dict[str, float]:
         """Counters: pages_total, pages_used (of requests that run), pages_cached (of nobody now, of earlier

@@ -7,14 +7,30 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fathom.engine import Engine, EngineConfig
+from fathom.serve.attend import Attendant
+from fathom.serve.connection import Connection
 from fathom.serve.link import EngineLink
-from fathom.serve.wire import Refused
+from fathom.serve.supervise import Child, Waits
+from fathom.serve.wire import Ask, Refused, pack, unpack
+
+
+class Kept:
+    """A writer that keeps the frames."""
+
+    def __init__(self) -> None:
+        self.said: list[bytes] = []
+        self.write = self.said.append
+
+    async def drain(self) -> None:
+        pass
 
 
 def test_a_killed_engine_is_told_at_once_and_started_again(shared: Any, play: Any):
@@ -40,6 +56,107 @@ def test_a_killed_engine_is_told_at_once_and_started_again(shared: Any, play: An
         assert play.tokens(await play.read(link, play.ask())) == before
 
     shared.run(main())
+
+
+def test_an_engine_that_hangs_is_killed_and_started_again(model: Path, play: Any):
+    """Stopped, it lives and its connection stays open; only that it makes no sign tells."""
+
+    async def main() -> None:
+        lines: list[str] = []
+        waits = Waits(first=0.1, longest=0.4, grace=5.0, silence=4.0)
+        link = EngineLink(model, play.SETTINGS, waits=waits, told=lines.append)
+        await link.start()
+        await link.ready()
+        before = play.tokens(await play.read(link, play.ask()))
+        reading = asyncio.ensure_future(play.read(link, play.ask(max_tokens=1500)))
+        await play.until(lambda: link.open)
+        assert link.trouble == ""
+        stopped = link.pid
+        os.kill(stopped, signal.SIGSTOP)
+        await play.until(lambda: link.trouble)
+        assert "no sign for" in link.trouble and link.info is not None
+        with pytest.raises(Refused) as refused:
+            await reading
+        assert refused.value.kind == "engine" and link.info is None
+        await play.until(lambda: link.info)
+        assert link.pid != stopped and not alive(stopped) and link.trouble == ""
+        assert play.tokens(await play.read(link, play.ask())) == before
+        assert sum("made no sign for 4 s" in line for line in lines) == 1
+        await link.close()
+
+    play.run(main())
+
+
+def test_a_sign_comes_when_the_step_has_ended(model: Path, play: Any):
+    """And not from a process whose loop alone goes on."""
+
+    async def main() -> None:
+        engine, go_on, kept = Engine(model, EngineConfig(**play.SETTINGS)), threading.Event(), Kept()
+        step = asyncio.ensure_future(engine._streams.between(lambda: go_on.wait(play.PATIENCE)))
+        Attendant(engine, kept).handle({"op": "pulse", "id": 7})
+        await asyncio.sleep(0.2)
+        assert not kept.said
+        go_on.set()
+        await play.until(lambda: kept.said)
+        assert unpack(kept.said[0][4:]) == {"op": "answer", "id": 7, "value": None}
+        await step
+        engine.close()
+
+    play.run(main())
+
+
+def test_nonsense_of_every_kind_ends_the_connection_and_nothing_else(play: Any):
+    """Here a token that is infinite: neither a ValueError nor a TypeError, but an OverflowError."""
+
+    async def main() -> None:
+        reader = asyncio.StreamReader()
+        connection = Connection(reader, Kept())
+        number, _ = await connection.submit(Ask(text="x"), 1)
+        reader.feed_data(pack({"op": "news", "id": number, "logprobs": [[float("inf"), 0, []]]}))
+        assert (await connection.run()).startswith("it spoke nonsense (OverflowError: ")
+
+    play.run(main())
+
+
+def test_a_fault_of_the_keeper_is_said_and_tried_again(
+    model: Path, play: Any, monkeypatch: pytest.MonkeyPatch
+):
+    start, lines = Child.start, list[str]()
+
+    async def fail_once(*words: Any) -> Child:
+        monkeypatch.setattr(Child, "start", start)
+        raise RuntimeError("the moon")
+
+    monkeypatch.setattr(Child, "start", fail_once)
+
+    async def main() -> None:
+        link = EngineLink(model, play.SETTINGS, waits=play.SOON, told=lines.append)
+        await link.start()
+        await link.ready()
+        assert "RuntimeError: the moon" in lines[0] and "Fix: " in lines[0]
+        await link.close()
+
+    play.run(main())
+
+
+def test_one_that_never_becomes_ready_is_given_up(model: Path, play: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fathom.serve.supervise.MODULE", "fathom.serve.none_such")
+    monkeypatch.setattr("fathom.serve.link.LAST_DEATH", 4)
+
+    def told(line: str) -> None:
+        raise BrokenPipeError  # nobody reads it: no reason to stop trying
+
+    async def main() -> None:
+        link = EngineLink(model, waits=play.SOON, told=told)
+        await link.start()
+        why = await link.lost()
+        assert why.startswith("4 engines in a row did not become ready: ") and "Fix: " in why
+        assert link.restarts == 3 and link.info is None
+        with pytest.raises(Refused, match="4 engines in a row"):
+            await link.stats()
+        await link.close()
+
+    play.run(main())
 
 
 def test_what_cannot_start_is_said_and_tried_seldom(tmp_path: Path, play: Any):

@@ -62,7 +62,8 @@ def test_info_encode_decode_experts_and_stats(shared: Any, play: Any, engine: En
         assert ids == tokenizer.encode("Hé, Mia")
         assert await link.encode(messages=talk) == engine_ids(engine, talk)
         parts = await link.decode([tokenizer.bos, *ids])
-        assert parts == [tokenizer.decode([i], specials=True) for i in [tokenizer.bos, *ids]]
+        escaped = [part.encode("utf-8", "surrogateescape") for part in parts]
+        assert escaped[1:] == [tokenizer.token_bytes(i) for i in ids]
         chosen = await link.experts(ids)
         assert len(chosen) == len(ids)
         assert {len(layer) for token in chosen for layer in token} == {info.experts_per_token}
@@ -182,3 +183,33 @@ def test_settings_are_judged_before_anything_starts(model: Path):
     for settings in ({"nonsense": 1}, {"pages": -1}):
         with pytest.raises(ConfigError, match="Fix: "):
             EngineLink(model, settings)
+
+
+def test_a_narrower_context_is_that_of_every_request(model: Path, play: Any):
+    async def main() -> None:
+        async with play.linked(model, max_context=40) as link:
+            assert link.info is not None and link.info.context == 40
+            for wrong in (play.ask(max_tokens=40), Ask(tokens=(3,) * 41)):
+                with pytest.raises(Refused, match="40 positions") as refused:
+                    await play.read(link, wrong)
+                assert refused.value.kind == "request"
+            with pytest.raises(Refused, match="40 positions"):
+                await link.experts([3] * 41)
+            ask = Ask(tokens=(3,) * 30, sampling={"ignore_eos": True})
+            news = await play.read(link, ask)
+            assert len(play.tokens(news)) == 10 and news[-1].finish_reason == "length"
+
+    play.run(main())
+
+
+def test_texts_of_tokens_are_joined_from_their_bytes(shared: Any, play: Any, engine: Engine):
+    text = "Mia 猫 é"
+
+    async def main() -> None:
+        ids = await shared.link.encode(text=text)
+        parts = await shared.link.decode([engine.tokenizer.bos, *ids])
+        assert parts[0] == "<｜begin▁of▁sentence｜>"
+        assert "".join(parts[1:]).encode("utf-8", "surrogateescape").decode() == text
+        assert max(len(text.encode()) / len(ids), 2) <= shared.link.info.token_bytes < 100
+
+    shared.run(main())

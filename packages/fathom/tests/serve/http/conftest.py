@@ -15,11 +15,12 @@ from fathom.serve.run import Running, listen
 from fathom.serve.wire import Ask, Info, News, Refused, ToolCall
 
 INFO = Info(
-    model="played", line="played, on nothing", context=512, vocabulary=1000, pages=8, page_positions=64,
-    cache_bytes_per_token=10, plain_cache_bytes_per_token=280, drafts=True, layers=3, experts=(0, 4, 4),
-    experts_per_token=2,
+    model="played", line="played, on nothing", context=512, vocabulary=1000, token_bytes=4, pages=8,
+    page_positions=64, cache_bytes_per_token=10, plain_cache_bytes_per_token=280, drafts=True, layers=3,
+    experts=(0, 4, 4), experts_per_token=2,
 )  # fmt: skip
-BOS, PART = 0, 999      # begin of text; a part of a character
+BOS, TAIL, PART = 0, 998, 999   # begin of text; the second byte of é, and the first
+RAW = {BOS: "<bos>", TAIL: "\udca9", PART: "\udcc3"}
 ANSWER = "hello world"
 
 
@@ -29,11 +30,12 @@ class PlayedLink:
     def __init__(self) -> None:
         self.info: Info | None = INFO
         self.asks: list[Ask] = []
-        self.opened = self.closed = 0
+        self.opened = self.closed = self.encoded = 0
         self.pause, self.forever = 0.0, False
         self.refuse: Refused | None = None
         self.script: list[News | Refused] = []
         self.silent = False     # no word ever
+        self.trouble = self.gave_up = ""
         self.ended = threading.Event()
 
     async def generate(self, ask: Ask) -> AsyncGenerator[News, None]:
@@ -75,12 +77,13 @@ class PlayedLink:
         return () if top is None else ((token, -0.5, tuple((token + k, -0.5 - k) for k in range(top))),)
 
     async def encode(self, *, text: str | None = None, messages: Any = None) -> list[int]:
+        self.encoded += 1
         if text is not None:
             return [min(ord(c), PART) for c in text]
         return [BOS, *(min(ord(c), PART) for m in messages for c in m["content"])]
 
     async def decode(self, tokens: list[int]) -> list[str]:
-        return ["<bos>" if t == BOS else "\ufffd" if t == PART else chr(t) for t in tokens]
+        return [RAW.get(t, chr(t)) for t in tokens]
 
     async def experts(self, tokens: list[int]) -> list[list[list[int]]]:
         return [[[1, 2], [3, 0]] for _ in tokens]
@@ -106,6 +109,11 @@ class PlayedLink:
         if self.info is None:
             raise Refused("engine", "no model. Fix: give one")
         return self.info
+
+    async def lost(self) -> str:
+        while not self.gave_up:
+            await asyncio.sleep(0.01)
+        return self.gave_up
 
     async def drain(self, timeout: float) -> bool:
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from fathom.config.errors import ConfigError
+from fathom.serve import guard
 from fathom.serve.access import Access, is_loopback
 from fathom.serve.app import make_app
 from fathom.serve.errors import ApiError
@@ -182,6 +184,35 @@ def test_every_answer_is_dressed(http: httpx.Client) -> None:
         assert {policy[name] for name in ("script-src", "style-src", "connect-src", "img-src")} == {"'self'"}
         assert head["x-content-type-options"] == "nosniff" and head["cache-control"] == "no-store"
         assert "server" not in head
+
+
+@pytest.mark.parametrize("where", ["a route", "the guard"])
+def test_a_fault_of_the_server_is_an_answer_like_every_other(
+    served: Any, link: Any, http: httpx.Client, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """In our form, with the headers of every answer, counted, and its place is free again."""
+
+    def broken(*words: Any, **more: Any) -> None:
+        raise RuntimeError("the moon")
+
+    if where == "a route":
+        monkeypatch.setattr(link, "encode", broken)
+    else:
+        monkeypatch.setattr(guard, "need_readable", broken)
+    answer = http.post("/tokenize", json={"prompt": "x"})
+    assert answer.status_code == 500 and answer.json()["error"]["code"] == "internal_error"
+    assert "RuntimeError" in answer.text and "moon" not in answer.text
+    for name, value in guard.HEADERS:
+        assert answer.headers[name.decode()] == value.decode()
+    assert 'http_requests_total{route="/tokenize",status="500"}' in http.get("/metrics").text
+    assert served.service.doors.inside == 0
+
+
+def test_what_is_no_http_is_refused_with_the_same_headers(served: Any) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as plug:
+        plug.sendall(b"nonsense\r\n\r\n")
+        head = plug.recv(65536).partition(b"\r\n\r\n")[0].lower()
+    assert head.startswith(b"http/1.1 400") and b"content-security-policy: default-src 'none'" in head
 
 
 def test_the_page_is_a_fixed_list(played: Any) -> None:

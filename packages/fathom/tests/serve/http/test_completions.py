@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
 import pytest
 
+from fathom.serve.wire import News
+
 TEXT = "/v1/completions"
+TAIL, PART = 998, 999  # of the played engine: the bytes of é
 PROMPTS = {
     "a text": ("hi", ["hi"]),
     "texts": (["hi", "you"], ["hi", "you"]),
@@ -99,16 +103,39 @@ def test_logprobs_without_echo(http: httpx.Client, link: Any) -> None:
 
 
 def test_of_tokens_that_look_the_same_the_likelier_counts(http: httpx.Client, link: Any) -> None:
-    from fathom.serve.wire import News
-
     link.script = [News(tokens=(999,), logprobs=((999, -3.0, ((999, -1.0),)),), finish_reason="stop")]
     told = ask(http, prompt="hi", logprobs=1)["choices"][0]["logprobs"]
     assert told["top_logprobs"] == [{"\ufffd": -1.0}] and told["token_logprobs"] == [-3.0]
 
 
-def test_streamed_it_is_the_same_text(http: httpx.Client, link: Any) -> None:
-    import json
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("parts, text, offsets", [
+    ([104, PART, TAIL, 105], "h\u00e9i", [0, 1, 1, 2]),
+    ([104, PART, 105, TAIL], "h\ufffdi\ufffd", [0, 1, 2, 3]),
+    ([104, PART], "h\ufffd", [0, 1]),
+])  # fmt: skip
+def test_the_text_of_ids_is_that_of_all_together(
+    http: httpx.Client, link: Any, parts: list[int], text: str, offsets: list[int], stream: bool
+) -> None:
+    """A character of several tokens is one character, and what the engine writes begins behind it."""
+    link.script = [
+        News(tokens=(PART,), logprobs=((PART, -1.0, ()),)),
+        News(text="\u00e9", tokens=(TAIL,), logprobs=((TAIL, -1.0, ()),)),
+        News(text="!", tokens=(33,), logprobs=((33, -1.0, ()),), finish_reason="length"),
+    ]
+    body = {"prompt": parts, "echo": True, "logprobs": 0, "max_tokens": 3, "stream": stream}
+    if stream:
+        events = http.post(TEXT, json=body).text.split("\n\n")[:-2]
+        told = [json.loads(one.removeprefix("data: "))["choices"][0] for one in events]
+    else:
+        told = ask(http, **body)["choices"]
+    assert "".join(one["text"] for one in told) == text + "\u00e9!"
+    end = len(text)
+    found = [place for one in told for place in one["logprobs"]["text_offset"]]
+    assert found == [*offsets, end, end, end + 1]
 
+
+def test_streamed_it_is_the_same_text(http: httpx.Client, link: Any) -> None:
     body = {"prompt": ["hi", [121]], "n": 2, "echo": True, "logprobs": 1, "max_tokens": 3, "stream": True}
     events = http.post(TEXT, json=body).text.split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""]
@@ -120,12 +147,6 @@ def test_streamed_it_is_the_same_text(http: httpx.Client, link: Any) -> None:
             offsets.setdefault(choice["index"], []).extend(choice["logprobs"]["text_offset"])
     assert texts == {0: "hihel", 1: "hihel", 2: "yhel", 3: "yhel"}
     assert offsets[0] == list(range(5)) and offsets[2] == list(range(4))
-
-
-def test_an_engine_that_cannot_score_says_so(http: httpx.Client, link: Any, monkeypatch: Any) -> None:
-    monkeypatch.delattr(type(link), "score")
-    answer = http.post(TEXT, json={"prompt": "hi", "echo": True, "logprobs": 1})
-    assert answer.status_code == 400 and answer.json()["error"]["param"] == "echo"
 
 
 def test_one_prompt_that_is_refused_refuses_all(http: httpx.Client, link: Any) -> None:

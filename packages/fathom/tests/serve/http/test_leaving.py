@@ -48,6 +48,48 @@ def test_a_client_that_leaves_ends_its_request_at_once(served: Any, link: Any, m
     until(lambda: served.service.doors.inside == 0)
 
 
+@pytest.mark.parametrize("more", [', "stream": true', ""])
+@pytest.mark.parametrize("pipelined", [b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_bytes_of_a_next_request_do_not_hide_that_its_client_left(
+    served: Any, link: Any, more: str, pipelined: bytes
+) -> None:
+    link.forever = True
+    with sent(served, more) as plug:
+        until(lambda: link.opened > 0)
+        time.sleep(0.05)  # the server waits for what the client does
+        plug.sendall(pipelined)
+        time.sleep(0.05)
+        assert link.closed == 0
+    until(lambda: link.closed == link.opened)
+    until(lambda: served.service.doors.inside == 0)
+
+
+def test_bytes_behind_a_request_without_end_close_its_connection(served: Any, link: Any) -> None:
+    link.silent, piece, total = True, b"x" * 65536, 0
+    with sent(served, "") as plug:
+        until(lambda: link.opened > 0)
+        with pytest.raises(ConnectionError):
+            while total < 64 << 20:
+                total += plug.send(piece)
+    until(lambda: link.closed == link.opened)
+
+
+@pytest.mark.parametrize("more", [', "stream": true', ""])
+def test_tokens_of_a_client_that_left_are_counted(served: Any, link: Any, more: str) -> None:
+    def figure(name: str) -> float:
+        text = httpx.get(served.url + "/metrics").text
+        return float(next(line for line in text.splitlines() if line.startswith(name)).split()[-1])
+
+    names = "fathom:generation_tokens_total", "fathom:prompt_tokens_total", "fathom:request_abandoned_total"
+    before = [figure(name) for name in names]
+    link.forever = True
+    with sent(served, more):
+        until(lambda: figure(names[0]) >= before[0] + 20)
+    until(lambda: link.closed == link.opened)
+    until(lambda: figure(names[2]) == before[2] + 1)
+    assert figure(names[1]) == before[1] + 3
+
+
 def test_a_client_that_does_not_read_is_left(serve: Callable[..., Any], played: Any) -> None:
     from fathom.serve.wire import News
 
@@ -68,6 +110,32 @@ def test_health_and_requests_while_the_engine_is_down(served: Any, link: Any, ht
     assert "fathom:engine_up 0.0" in http.get("/metrics").text
     link.info = type(link)().info
     assert http.get("/health").json() == {"status": "ok"}
+
+
+def test_an_engine_that_makes_no_sign_is_not_well(served: Any, link: Any, http: httpx.Client) -> None:
+    link.trouble = "the engine has made no sign for 31 s"
+    answer = http.get("/health")
+    assert answer.status_code == 503 and "no sign for 31 s. Fix: " in answer.json()["error"]["message"]
+    link.trouble = ""
+    assert http.get("/health").status_code == 200
+
+
+def test_a_server_ends_in_one_line_when_its_engine_is_given_up(played: Any) -> None:
+    import asyncio
+
+    from fathom.config.errors import FathomError
+    from fathom.serve.limits import Settings
+    from fathom.serve.run import Running, listen
+
+    link = played()
+
+    def up(info: Any) -> None:
+        link.gave_up = "10 engines in a row did not become ready. Fix: none"
+
+    running = Running(link, Settings(), listen("127.0.0.1", 0, Settings()))
+    with pytest.raises(FathomError, match="10 engines in a row") as told:
+        asyncio.run(asyncio.wait_for(running.run(up), 10))
+    assert told.value.exit_code == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -28,6 +28,16 @@ def plugged(one: Any) -> socket.socket:
     return socket.create_connection(("127.0.0.1", one.port), timeout=10)
 
 
+def whole(plug: socket.socket) -> bytes:
+    """An answer of one object, while its connection stays open."""
+    got = b""
+    while not got.endswith(b"}}"):
+        piece = plug.recv(65536)
+        assert piece, got
+        got += piece
+    return got
+
+
 def status(plug: socket.socket) -> int:
     return int(plug.recv(65536).split(b" ", 2)[1])
 
@@ -123,6 +133,51 @@ def test_the_queue_is_bounded_and_says_so_fast(serve: Callable[..., Any], played
     assert link.opened == 5
 
 
+@pytest.mark.parametrize("why", ["full", "no key", "too large"])
+def test_who_is_refused_hears_it_before_its_body_is_there(
+    serve: Callable[..., Any], played: Any, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr("fathom.serve.intake.LINGER", 60.0)
+    link = played()
+    link.silent = True
+    one = serve(link, running=1, queue=1, drain_seconds=0.1, keys=("first-key-1",) if why == "no key" else ())
+    with plugged(one) as first, plugged(one) as second, plugged(one) as plug:
+        if why == "full":
+            first.sendall(HEAD + b"Content-Length: 20\r\n\r\n")
+            second.sendall(HEAD + b"Content-Length: 20\r\n\r\n")
+            until(lambda: one.service.doors.inside == 2)
+        plug.sendall(HEAD + b"Content-Length: %d\r\n\r\n " % (10**9 if why == "too large" else 20))
+        answer = whole(plug)
+        assert int(answer.split(b" ", 2)[1]) == {"full": 429, "no key": 401, "too large": 413}[why]
+
+
+LONG = "x" * 2049
+TALK = {"messages": [{"role": "user", "content": LONG}]}
+TOO_LONG = [
+    ("/tokenize", {"prompt": LONG}), ("/tokenize", TALK), ("/v1/chat/completions", TALK),
+    (TEXT, {"prompt": LONG}), (TEXT, {"prompt": ["x", LONG]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path, body", TOO_LONG)
+def test_a_text_that_no_tokens_could_fit_is_not_even_encoded(
+    http: httpx.Client, link: Any, path: str, body: dict[str, Any]
+) -> None:
+    answer = http.post(path, json=body)
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == next(iter(body))
+    assert "2,049 characters" in answer.text and link.encoded == link.opened == 0
+
+
+@pytest.mark.parametrize("name", ["prompt", "messages"])
+def test_tokenize_is_bounded_by_the_context(http: httpx.Client, link: Any, name: str) -> None:
+    for tokens, expected in ((512, 200), (513, 400)):
+        text = "x" * (tokens - 1)  # the begin of text is one, too
+        body = {"prompt": text} if name == "prompt" else {"messages": [{"role": "user", "content": text}]}
+        answer = http.post("/tokenize", json=body)
+        assert answer.status_code == expected, answer.text
+    assert answer.json()["error"]["param"] == name and "513 tokens" in answer.text
+
+
 def test_a_body_that_waits_holds_a_place(serve: Callable[..., Any]) -> None:
     one = serve(running=1, queue=1, body_seconds=5)
     with plugged(one) as first, plugged(one) as second:
@@ -135,7 +190,7 @@ def test_a_body_that_waits_holds_a_place(serve: Callable[..., Any]) -> None:
 
 
 EXACT = {   # what just fits; one more is in malformed.py
-    "n": 8, "stop": ["x" * 64] * 4, "logit_bias": {str(k % 1000): 1 for k in range(1000)}, "max_tokens": 512,
+    "n": 8, "stop": ["x" * 64] * 16, "logit_bias": {str(k % 1000): 1 for k in range(1000)}, "max_tokens": 512,
     "user": "x" * 512, "temperature": 2, "seed": 2**64 - 1, "top_k": -1,
 }  # fmt: skip
 
@@ -163,7 +218,7 @@ def test_messages_tools_schemas_and_prompts_that_just_fit(http: httpx.Client, li
 
 def test_a_body_of_just_the_limit_fits(http: httpx.Client, link: Any) -> None:
     for spare, expected in ((0, 200), (1, 413)):
-        frame = json.dumps({"prompt": ""}).encode()
-        body = frame.replace(b'""', b'"' + b"x" * ((2 << 20) - len(frame) + spare) + b'"')
+        frame = json.dumps({"prompt": "x"}).encode()
+        body = frame + b" " * ((2 << 20) - len(frame) + spare)
         answer = http.post(TEXT, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == expected

@@ -163,12 +163,12 @@ def test_logprobs_of_a_chat(client: openai.OpenAI, link: Any) -> None:
     assert len(logprobs.content) == 11
 
 
-def test_half_a_character_has_no_bytes_and_an_impossible_token_a_finite_logprob(http: Any, link: Any) -> None:
+def test_half_a_character_has_its_bytes_and_impossible_tokens_a_finite_logprob(http: Any, link: Any) -> None:
     entry = (999, float("-inf"), ((999, float("-inf")),))
     link.script = [News(tokens=(999,), logprobs=(entry,), finish_reason="stop")]
     body = {"messages": HI, "logprobs": True}
     content = http.post("/v1/chat/completions", json=body).json()["choices"][0]["logprobs"]["content"]
-    assert content[0]["bytes"] is None and content[0]["logprob"] == -9999.0
+    assert content[0]["bytes"] == [0xC3] and content[0]["logprob"] == -9999.0
 
 
 def test_calls_of_tools(client: openai.OpenAI, link: Any) -> None:

@@ -172,13 +172,59 @@ def test_markdown_of_every_shape(fake, open_page) -> None:
     assert html.locator("pre").last.inner_text() == "last fence"
 
 
+def test_headings_fences_and_code_at_their_edges(fake, open_page) -> None:
+    fake.answer = ("# a #b # ##\n\n##  two  \n\n#none\n\n~~~ py x\n1\n~~~\n\n"
+                   "~~~ `no`\n\n`` ` `` and `  ` and ` x`")  # fmt: skip
+    page = open_page()
+    send(page, "Edges")
+    html = page.locator(".markdown")
+    assert html.locator(".heading").all_inner_texts() == ["a #b #", "two"]
+    assert html.locator(".code-head span").all_inner_texts() == ["py"] and html.locator("pre").count() == 1
+    assert "#none" in html.inner_text() and "~~~ no" in html.inner_text()
+    assert html.locator("p code").all_text_contents() == ["no", "`", "  ", " x"]
+
+
+def test_how_an_answer_ended_is_looked_up_among_our_own_words(fake, open_page, tmp_path: Path) -> None:
+    page = open_page()
+    answer = {"content": "x", "finish": "constructor"}
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "answers": [answer], "shown": 0}]
+    load(page, tmp_path / "a.json", {"title": "Odd", "messages": said})
+    page.get_by_role("button", name="Odd", exact=True).click()
+    assert page.locator(".reply .state").inner_text() == ""
+
+
+def test_experts_are_those_of_what_the_answer_was_written_after(fake, open_page) -> None:
+    page, told = open_page(), []
+    page.on("request", lambda one: one.url.endswith("/tokenize") and told.append(one.post_data_json))
+    page.get_by_role("tab", name="Settings").click()
+    page.fill("#system", "Be kind.")
+    send(page, "One")
+    page.get_by_role("button", name="Regenerate: write another answer").click()
+    page.locator(".pager", has_text="2 of 2").wait_for()
+    page.wait_for_selector("#messages > li:last-child .reply:not(.writing)")
+    fake.answer = "Another answer"
+    send(page, "Two")
+    page.fill("#system", "Be cruel.")
+    page.get_by_role("button", name="The answer before").click()
+    page.reload()
+    page.get_by_label("Show tokens").check()
+    page.locator(".tokens").last.locator("[role=option]").first.click()
+    page.locator("table.grid").wait_for()
+    assert told[-1]["messages"][0] == {"role": "system", "content": "Be kind."}
+    assert told[-1]["messages"] == fake.asked[-1]["messages"]
+
+
 def test_long_text_full_of_marks_is_quick(fake, open_page) -> None:
     fake.answer = "**a _b `c *d " * 4000
     page = open_page()
     page.fill("#box", "x")
     spent = page.evaluate("""async (text) => {
-        const { inline } = await import("./page/markdown.js"), began = performance.now();
+        const { blocks, inline } = await import("./page/markdown.js"), began = performance.now();
         inline(text); inline("`".repeat(20000) + "a"); inline("*".repeat(20000)); inline("_a ".repeat(20000));
+        inline("` " + "a".repeat(50000) + "`");
+        const long = (begin, part, end) => blocks([begin + part.repeat(50000) + end]);
+        long("# ", " ", "x"); long("# ", "#", "x");
+        long("", "~", "`"); long("~~~", "a", "`"); long("~~~", " ", "`");
         return performance.now() - began;
     }""", fake.answer)
     assert spent < 2000, spent      # ms; 20 times what it takes

@@ -8,11 +8,12 @@ import { readStats } from "./transfer.js";
 const SAVE_MS = 2000; // between savings of an answer that is still written
 const TITLE_CHARACTERS = 60;
 
-/** What is sent to the model to get the answer at `index`. */
-export function messagesBefore(conversation, index) {
-  const system = conversation.system.trim() ? [{ role: "system", content: conversation.system }] : [];
-  const before = conversation.messages.slice(0, index).map((message) => (message.role === "user" ? message
-    : { role: "assistant", content: message.answers[message.shown].content }));
+/** What is sent to the model to get the answer at `index`; of one that is there, `made` says after what. */
+export function messagesBefore(conversation, index, made = null) {
+  const words = made?.system ?? conversation.system;
+  const system = words.trim() ? [{ role: "system", content: words }] : [];
+  const before = conversation.messages.slice(0, index).map((message, i) => (message.role === "user" ? message
+    : { role: "assistant", content: (message.answers[made?.shown[i]] ?? message.answers[message.shown]).content }));
   return [...system, ...before.filter((message) => message.content)]; // without answers that never began
 }
 
@@ -70,6 +71,9 @@ export class Talk {
     const stop = new AbortController();
     const busy = { conversation, answer, stop, wait: "", hurry: () => {}, saved: Date.now(), began: 0 };
     this.busy = busy;
+    this.store.writing = conversation;
+    const before = conversation.messages.slice(0, -1);
+    answer.made = { system: conversation.system, shown: before.map((message) => message.shown ?? 0) };
     conversation.updated = Date.now();
     this.store.save(conversation);
     this.changed();
@@ -81,7 +85,7 @@ export class Talk {
         again = await this.failed(busy, error);
       }
     }
-    this.busy = null;
+    this.busy = this.store.writing = null;
     conversation.updated = Date.now();
     if (this.store.all.has(conversation.id)) this.store.save(conversation); // not if it was deleted meanwhile
     this.changed();

@@ -17,7 +17,7 @@ import { View, introduce } from "./view.js";
 
 const MARKS = "fathom-chat-marks";
 const AGAIN_MS = 1500; // between questions after a model that is not up yet
-const ENDED = { stopped: "Answer stopped.", error: "The answer broke off." };
+const ENDED = new Map([["stopped", "Answer stopped."], ["error", "The answer broke off."]]);
 
 dressButtons();
 const store = new Store(note);
@@ -36,7 +36,7 @@ const talk = new Talk({
   finished: (conversation, answer) => {
     if (conversation !== shown) return note(`The answer in “${conversation.title}” is finished.`);
     if (answer.problem) return say(answer.problem);
-    return sayAnswer(answer.content, ENDED[answer.finish] ?? "Answer finished.");
+    return sayAnswer(answer.content, ENDED.get(answer.finish) ?? "Answer finished.");
   },
 });
 
@@ -65,7 +65,8 @@ const sidebar = new Sidebar({
 
 const panel = new Panel(byId("inside"), {
   marks,
-  prompt: (answer) => messagesBefore(shown, shown.messages.findIndex((one) => one.answers?.includes(answer))),
+  prompt: (answer) => messagesBefore(shown, shown.messages.findIndex((one) => one.answers?.includes(answer)),
+    answer.made),
   marked: (on) => {
     marks = on;
     try { localStorage.setItem(MARKS, on ? "on" : "off"); } catch { /* until the tab is closed */ }
@@ -148,7 +149,6 @@ function fresh() {
 
 settings.changedSystem = (text) => { shown.system = text; store.save(shown); };
 store.watch((id) => {
-  if (talk.busy) return; // this tab's own conversation is the newer one
   if (id) store.reload(id);
   else store.load();
   shown = store.all.get(shown.id) ?? shown;

@@ -2,9 +2,9 @@
    No links, pictures or HTML: nothing that a model writes can lead anywhere or run. */
 import { copyButton, make } from "./dom.js";
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*$/;
+const FENCE = /^ {0,3}(`{3,}|~{3,})/;
 const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])( {1,4})(?=\S)/;
-const HEADING = /^ {0,3}#{1,6} +(.*?) *#*$/;
+const HEADING = /^ {0,3}#{1,6} /;
 const DEEPEST = 6; // lists in lists, and marks in marks
 
 /**
@@ -17,7 +17,7 @@ export function blocks(lines, depth = 0) {
   const found = [];
   for (let at = 0; at < lines.length;) {
     if (!lines[at].trim()) { at++; continue; }
-    const take = FENCE.test(lines[at]) ? fence : ITEM.test(lines[at]) && depth < DEEPEST ? list
+    const take = opens(lines[at]) ? fence : ITEM.test(lines[at]) && depth < DEEPEST ? list
       : HEADING.test(lines[at]) ? heading : paragraph;
     const [block, end] = take(lines, at, depth);
     found.push({ ...block, source: lines.slice(at, end).join("\n") });
@@ -26,8 +26,15 @@ export function blocks(lines, depth = 0) {
   return found;
 }
 
+/** Whether code begins at this line. Patterns look at its beginning only: none tries the rest in many ways. */
+function opens(line) {
+  const begun = FENCE.exec(line);
+  return begun !== null && !line.includes("`", begun[0].length);
+}
+
 function fence(lines, at) {
-  const [, mark, language] = FENCE.exec(lines[at]);
+  const [begun, mark] = FENCE.exec(lines[at]);
+  const [language] = /^[\w+#.-]*/.exec(lines[at].slice(begun.length).trimStart());
   let end = at + 1;
   const closes = (line) => line.trim().startsWith(mark) && !line.trim().replaceAll(mark[0], "");
   while (end < lines.length && !closes(lines[end])) end++;
@@ -35,12 +42,15 @@ function fence(lines, at) {
 }
 
 function heading(lines, at) {
-  return [{ kind: "heading", text: HEADING.exec(lines[at])[1] }, at + 1];
+  const text = lines[at].slice(HEADING.exec(lines[at])[0].length).trim();
+  let end = text.length;
+  while (text[end - 1] === "#") end--;
+  return [{ kind: "heading", text: text.slice(0, end).trimEnd() }, at + 1];
 }
 
 function paragraph(lines, at) {
   let end = at + 1;
-  const goesOn = (line) => line.trim() && !FENCE.test(line) && !ITEM.test(line) && !HEADING.test(line);
+  const goesOn = (line) => line.trim() && !opens(line) && !ITEM.test(line) && !HEADING.test(line);
   while (end < lines.length && goesOn(lines[end])) end++;
   return [{ kind: "paragraph", text: lines.slice(at, end).join("\n") }, end];
 }
@@ -55,7 +65,7 @@ function list(lines, at, depth) {
     const inner = [lines[end].slice(mark[0].length)], width = mark[1].length + 2;
     for (end++; end < lines.length; end++) {
       const line = lines[end], indent = line.length - line.trimStart().length;
-      const more = !ITEM.test(line) && !FENCE.test(line) && inner.at(-1).trim(); // a paragraph runs on
+      const more = !ITEM.test(line) && !opens(line) && inner.at(-1).trim(); // a paragraph runs on
       const below = line.trim() ? indent >= width || more : belongs(lines, end, width);
       if (!below) break;
       inner.push(line.slice(Math.min(indent, mark[0].length)));
@@ -102,12 +112,17 @@ export function inline(text, depth = 0) {
     if (end < 0) { at += mark.length || 1; continue; }
     flush(at);
     const inner = text.slice(at + mark.length, end);
-    if (mark[0] === "`") nodes.push(make("code", {}, inner.replace(/^ (.*\S.*) $/s, "$1")));
+    if (mark[0] === "`") nodes.push(make("code", {}, unpadded(inner)));
     else nodes.push(make(mark.length === 2 ? "strong" : "em", {}, ...inline(inner, depth + 1)));
     plain = at = end + mark.length;
   }
   flush(at);
   return nodes;
+}
+
+/** Code without the blank at each side that lets it begin or end with a backtick. */
+function unpadded(text) {
+  return text.startsWith(" ") && text.endsWith(" ") && text.trim() ? text.slice(1, -1) : text;
 }
 
 /** The run of marks that starts here: backticks all together, stars and underscores one or two. */

@@ -118,7 +118,7 @@ export class Reply {
   /** What became of the answer, if it did not simply end. */
   say({ writing, wait, last, busy }) {
     const { answer } = this;
-    const words = writing ? (wait || (answer.content ? "" : "dots")) : answer.problem || ENDS[answer.finish] || "";
+    const words = writing ? (wait || (answer.content ? "" : "dots")) : answer.problem || ENDS.get(answer.finish) || "";
     const now = `${words}|${last}|${busy}|${answer.finish}`;
     if (now === this.saying) return;
     const focused = this.state.contains(document.activeElement);
@@ -140,8 +140,8 @@ export class Reply {
   }
 }
 
-const ENDS = {
-  stopped: "You stopped this answer.",
-  length: "Cut at the limit on tokens. Settings can allow longer answers.",
-  cancelled: "The server stopped this answer. Try again.",
-};
+const ENDS = new Map([ // by what a server or a file says: a plain object would know "constructor", too
+  ["stopped", "You stopped this answer."],
+  ["length", "Cut at the limit on tokens. Settings can allow longer answers."],
+  ["cancelled", "The server stopped this answer. Try again."],
+]);

@@ -1,4 +1,5 @@
-/* Conversations in localStorage, one entry each, so that a broken one harms no other. */
+/* Conversations in localStorage, one entry each, so that a broken one harms no other. Other tabs write there, too. */
+import { merged } from "./merge.js";
 import { readConversation, writeConversation } from "./transfer.js";
 
 const PREFIX = "fathom-chat/1/";
@@ -6,7 +7,7 @@ const ACTIVE = "fathom-chat-active";
 
 /**
  * @typedef {{content: string, tokens: import("./tokens.js").Token[], stats: object|null, finish: string,
- *   problem: string}} Answer
+ *   problem: string, made: {system: string, shown: number[]}|null}} Answer `made`: what it was written after
  * @typedef {{role: "user", content: string}|{role: "assistant", answers: Answer[], shown: number}} Message
  * @typedef {{id: string, title: string, named: boolean, updated: number, system: string,
  *   messages: Message[]}} Conversation
@@ -24,7 +25,7 @@ function fresh() {
 
 /** A question of the user's, and the answers that were given to it. */
 export const question = (content) => ({ role: "user", content });
-export const blank = () => ({ content: "", tokens: [], stats: null, finish: "", problem: "" });
+export const blank = () => ({ content: "", tokens: [], stats: null, finish: "", problem: "", made: null });
 export const reply = () => ({ role: "assistant", answers: [blank()], shown: 0 });
 
 export class Store {
@@ -33,18 +34,26 @@ export class Store {
     this.note = note;
     /** @type {Map<string, Conversation>} */
     this.all = new Map();
+    /** What each was in storage when this tab last took it up: if it is not any more, another tab wrote it. */
+    this.seen = new Map();
+    /** @type {Conversation|null} the one that an answer is being written to, here */
+    this.writing = null;
     this.full = false;
     this.load();
   }
 
   load() {
     this.all.clear();
+    this.seen.clear();
+    if (this.writing) this.all.set(this.writing.id, this.writing);
     const broken = [];
     for (const name of names()) {
+      const id = name.slice(PREFIX.length);
+      if (this.writing?.id === id) continue;
       try {
-        const one = readConversation(JSON.parse(localStorage.getItem(name)));
-        one.id = name.slice(PREFIX.length);
-        this.all.set(one.id, one);
+        const text = localStorage.getItem(name);
+        this.all.set(id, { ...readConversation(JSON.parse(text)), id });
+        this.seen.set(id, text);
       } catch { broken.push(name); }
     }
     if (!broken.length || this.told) return;
@@ -59,13 +68,21 @@ export class Store {
     return [...this.all.values()].sort((a, b) => b.updated - a.updated);
   }
 
-  /** Keep a conversation. Where the browser has no room left, without its tokens; then in this tab only. */
+  /**
+   * Keep a conversation, with what another tab has added to it meanwhile. Where the browser has no room left,
+   * without its tokens; then in this tab only.
+   */
   save(conversation) {
+    const kept = this.joined(conversation), added = kept !== conversation;
     this.all.set(conversation.id, conversation);
-    if (!conversation.messages.length && !conversation.system && !conversation.named) return;
+    if (added && this.writing !== conversation) Object.assign(conversation, kept);
+    if (!kept.messages.length && !kept.system && !kept.named) return;
     for (const tokens of [true, false]) {
       try {
-        localStorage.setItem(PREFIX + conversation.id, JSON.stringify(writeConversation(conversation, tokens)));
+        const text = JSON.stringify(writeConversation(kept, tokens));
+        localStorage.setItem(PREFIX + conversation.id, text);
+        // While an answer is written here, this tab does not take up what was added: it is joined each time.
+        if (!added || this.writing !== conversation) this.seen.set(conversation.id, text);
         if (tokens) this.full = false;
         return;
       } catch { /* no room, or storage is off */ }
@@ -76,8 +93,21 @@ export class Store {
       + " newest are lost when this tab is closed.", { stay: true });
   }
 
+  /** The conversation and what another tab has added; if that went another way, this one gets a place of its own. */
+  joined(conversation) {
+    const { id } = conversation, seen = this.seen.get(id), [text, theirs] = stored(id);
+    if (!theirs || text === seen) return conversation;
+    const both = merged(seen ? readConversation(JSON.parse(seen)) : null, conversation, theirs);
+    if (both) return both;
+    this.all.set(id, theirs);
+    this.seen.set(id, text);
+    conversation.id = fresh();
+    return conversation;
+  }
+
   remove(id) {
     this.all.delete(id);
+    this.seen.delete(id);
     try { localStorage.removeItem(PREFIX + id); } catch { /* storage is off */ }
   }
 
@@ -109,15 +139,24 @@ export class Store {
     });
   }
 
-  /** Read one conversation again; undefined if it is gone. */
+  /** Read one conversation again, unless an answer is being written to it here: then saving will join them. */
   reload(id) {
+    if (this.writing?.id === id) return;
+    const [text, theirs] = stored(id);
     this.all.delete(id);
-    try {
-      const text = localStorage.getItem(PREFIX + id);
-      if (text) this.all.set(id, { ...readConversation(JSON.parse(text)), id });
-    } catch { /* another version of this page wrote it */ }
-    return this.all.get(id);
+    this.seen.delete(id);
+    if (!theirs) return;
+    this.all.set(id, theirs);
+    this.seen.set(id, text);
   }
+}
+
+/** A conversation as it is in storage: its text, and what that says; null where it says nothing. */
+function stored(id) {
+  try {
+    const text = localStorage.getItem(PREFIX + id);
+    return [text, text ? { ...readConversation(JSON.parse(text)), id } : null];
+  } catch { return [null, null]; } // another version of this page wrote it, or storage is off
 }
 
 function names() {

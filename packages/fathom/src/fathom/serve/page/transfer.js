@@ -50,8 +50,14 @@ function readAnswer(given) {
     ? { id: one[0], text: one[1], accepted: one[2] === 1, rejected: one.slice(3) } : one)));
   return {
     content: text(given?.content), tokens, stats: readStats(given?.stats), finish: text(given?.finish ?? "stop"),
-    problem: text(given?.problem ?? ""),
+    problem: text(given?.problem ?? ""), made: readMade(given?.made),
   };
+}
+
+/** The system prompt and the answers before it that an answer was written after; null where that is not known. */
+function readMade(given) {
+  if (typeof given?.system !== "string" || !Array.isArray(given.shown)) return null;
+  return { system: text(given.system), shown: given.shown.slice(0, MOST_MESSAGES).map(Number) };
 }
 
 /** Numbers of the last chunk of an answer, or null. */
