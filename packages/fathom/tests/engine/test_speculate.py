@@ -45,6 +45,18 @@ def test_under_a_seed_sampled_answers_are_the_same_tokens(trained, more):
     assert engine.stats.accepted > 50
 
 
+@pytest.mark.parametrize("over", [0, 1, 2])
+@pytest.mark.parametrize("pages", [1, 3])
+def test_nothing_is_drafted_before_the_prompt_is_computed(trained, over, pages):
+    """A chunk may end one position before the prompt does, and the pass behind it verifies no draft."""
+    engine = trained.engine(speculate="on", page_size=8, prefill_tokens=8, debug=True)
+    plain = trained.engine(speculate="off", page_size=8)
+    sampling = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True)
+    prompts_of = [tuple((7 * k + 3 * t) % 200 for t in range(8 * pages + over)) for k in range(12)]
+    asked = [Request(tokens=tokens, sampling=sampling) for tokens in prompts_of]
+    assert texts(engine, asked) == texts(plain, asked)
+
+
 def test_drafts_are_mostly_right_because_the_module_was_trained(trained):
     engine = trained.engine(speculate="on")
     engine.generate(conversations(24, temperature=0.0))

@@ -79,6 +79,8 @@ def decode_attention(q_RHE: Tensor, pool_GSE: Tensor, pairs: Pairs, scale: float
 
 
 def _decode(q_RHE: Tensor, pool_GSE: Tensor, pairs: Pairs, scale: float, C: int) -> Tensor:
+    if len(pairs.row_J) == 1:
+        return _decode(q_RHE.repeat(2, 1, 1), pool_GSE, _twice(pairs), scale, C)[:1]
     k_JSE = pool_GSE.index_select(0, pairs.page_J)
     several = len(pairs.row_J) > len(q_RHE)  # some row has more than one page
     q_JHE = q_RHE.index_select(0, pairs.row_J) if several else q_RHE
@@ -91,6 +93,13 @@ def _decode(q_RHE: Tensor, pool_GSE: Tensor, pairs: Pairs, scale: float, C: int)
     total_RH = sum_runs(weight_JHS.sum(-1), pairs.start_R)
     z_RHC = sum_runs(wide(z_JHC), pairs.start_R) / total_RH[..., None]
     return z_RHC[..., :C].to(q_RHE.dtype)
+
+
+def _twice(pairs: Pairs) -> Pairs:
+    """A lone pair as two alike: threads cut the rows of a lone product up, and never those of several."""
+    page_J, hidden_J1S = pairs.page_J.repeat(2), pairs.hidden_J1S.repeat(2, 1, 1)
+    both = torch.arange(2, device=page_J.device)
+    return Pairs(both, page_J, hidden_J1S, both, [1, 1])
 
 
 def _in_turns(pairs: Pairs, most: int) -> Iterator[tuple[slice, Pairs]]:

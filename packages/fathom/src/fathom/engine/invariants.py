@@ -60,6 +60,9 @@ def check_states(
     assert len(everyone) == len(set(everyone)), "a sequence is in two places"
     for sequence in [*waiting, *behind]:
         assert not sequence.pages and not sequence.computed, "a sequence waits and holds pages"
+    for sequence in everyone:
+        final = sequence.computed >= len(sequence.prompt)
+        assert final or not sequence.drafts, "drafts behind a prompt that is not computed"
     there = {*running, *waiting}
     for first, group in groups.items():
         assert group, "nobody waits behind the first of a request, and yet it is kept"

@@ -127,6 +127,8 @@ class Runner:
         s = work.sequence
         if not answers[s].may_draft or work.start + work.count != s.length + j - 2:
             return False
+        if not s.output:  # a chunk ended one position before the prompt does: the next pass verifies nothing
+            return False
         return s.length + j < s.most
 
     def forget(self, sequence: Sequence) -> None:
