@@ -34,7 +34,7 @@ class Settings:
     header_seconds: float = 10.0  # until the head of a request is whole
     write_seconds: float = 60.0  # that a client may take to read on
     drain_seconds: float = 30.0  # that running requests get behind SIGTERM
-    retry_after: int = 2  # what a refused client is told to wait
+    retry_after: int = 2  # what a refused client is told to wait at least
 
     @property
     def most_inside(self) -> int:
