@@ -31,7 +31,7 @@ def test_the_text_has_the_same_figures(capsys: pytest.CaptureFixture[str]) -> No
     found = json.loads(out(capsys, *V3, "--json"))
     text = out(capsys, *V3)
     assert f"14.8T tokens: {found['gpu_hours']:,.0f} GPU-hours" in text and f"${found['usd']:,.0f}" in text
-    assert f"{found['memory_gib_per_gpu']:,.1f} of 74.5 GiB a GPU\n" in text and "does not fit" not in text
+    assert f"{found['memory_gib_per_gpu']:,.1f} of 79.6 GiB a GPU\n" in text and "does not fit" not in text
 
 
 def test_the_gap_to_the_published_run_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,8 +59,10 @@ def test_sensitivity(capsys: pytest.CaptureFixture[str]) -> None:
     text = out(capsys, *V3, "--sensitivity").partition("if there were")[2]
     rows = {line[:36].strip(): line[36:].split() for line in text.splitlines()[1:]}
     assert rows["half the bandwidth between nodes"][1].startswith("+")
-    assert rows["half as many pipeline ranks"][-3:] == ["does", "not", "fit"]
-    assert len(rows) == 5
+    assert rows["1F1B instead"][1].startswith("+") and len(rows) == 5
+    one = ["plan", "train", "moonlight", "--cluster", "h800x1", "--tokens", "1B", "parallel.schedule=1f1b"]
+    text = out(capsys, *one, "--sensitivity").partition("if there were")[2]
+    assert "pipeline ranks" not in text and "twice as many experts" in text
 
 
 def test_another_preset_and_another_size(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +75,7 @@ def test_another_preset_and_another_size(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    ([*V3[:4], "h800x1000"], "are not 1000 devices. Fix: set parallel.dp to"),
+    ([*V3[:4], "h800x1000"], "are not 1000 devices. Fix: give a multiple of 1024"),
     ([*V3[:4], "b200x8"], "no cluster b200x8 is known. Fix: give a kind and a number"),
     ([*V3[:-1], "many"], "--tokens many is no number. Fix: write it as 14.8T"),
     ([*V3, "--explain", "days"], "--explain days is unknown. Fix: "),

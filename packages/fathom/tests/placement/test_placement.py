@@ -99,6 +99,7 @@ def test_v3s_decoding_units_become_nearly_even() -> None:
     ({"slots": 16, "devices": 8, "nodes": 3}, "8 devices on 3 nodes are not even"),
     ({"slots": 8, "devices": 8}, "8 slots cannot hold 12 experts. Fix: give 16 slots or more"),
     ({"slots": 16, "devices": 8, "groups": 5}, "12 experts in 5 groups are not even"),
+    ({"slots": 10**11, "devices": 10}, "100000000000 slots are too many. Fix: give 1000000 or fewer"),
     ({"slots": 0, "devices": 8}, "slots=0 is less than one"),
 ])  # fmt: skip
 def test_impossible_layouts_say_what_would_do(given_: dict[str, int], message: str) -> None:

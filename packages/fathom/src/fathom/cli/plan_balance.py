@@ -19,7 +19,7 @@ def balance(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, also a going one.")],
     devices: Annotated[int, typer.Option(min=1, help="Devices that share the experts of a layer.")],
     slots: Annotated[
-        int | None, typer.Option(min=1, help="Experts they hold, copies counted; default one copy each.")
+        int | None, typer.Option(min=1, help="Experts held, copies counted; default one spare a device.")
     ] = None,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes that the devices are in.")] = 1,
     groups: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from json import dumps
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,7 +109,7 @@ def _show(found: TrainPlan) -> None:
 
 
 def _short(count: float) -> str:
-    unit = next(unit for unit in reversed(SIZES) if count >= SIZES[unit])
+    unit = next((unit for unit in reversed(SIZES) if count >= SIZES[unit]), "")
     return f"{count / SIZES[unit]:.4g}{unit}"
 
 
@@ -128,8 +129,9 @@ def _ladder(found: TrainPlan) -> None:
         hours = found.tokens / known.run / 3600
         typer.echo(
             f"{known.run:>9,.0f}  published: {hours:,.0f} GPU-hours; {known.run_source}\n"
-            f"{found.rate / known.run - 1:>+9.1%}  the gap, to which nothing above was fitted. Unknown: the "
-            "cut into stages,\n           the small batches of the first steps, uneven experts, pauses"
+            f"{found.rate / known.run - 1:>+9.1%}  the gap. Rates are the trace's, so the first two lines "
+            "agree by construction;\n           no line was fitted to the hours. Unknown: the cut into "
+            "stages, the small batches\n           of the first steps, uneven experts, pauses"
         )
 
 
@@ -156,18 +158,24 @@ def _sensitivity(found: TrainPlan, recompute: str) -> None:
     mesh, moe = recipe.parallel, recipe.model.moe
     slow = {name: getattr(cluster, name) / 2 for name in
             ("ib_bytes_per_s", "dispatch_bytes_per_s", "combine_bytes_per_s")}  # fmt: skip
-    more = replace(moe, num_experts=2 * moe.num_experts)
-    cases: dict[str, tuple[Any, Any]] = {
-        "half the bandwidth between nodes": (recipe, replace(cluster, **slow)),
-        "twice as many pipeline ranks": (_with(recipe, pp=2 * mesh.pp, dp=mesh.dp // 2), cluster),
-        "half as many pipeline ranks": (_with(recipe, pp=mesh.pp // 2, dp=mesh.dp * 2), cluster),
-        "twice as many experts": (replace(recipe, model=replace(recipe.model, moe=more)), cluster),
-        "1F1B instead": (_with(recipe, schedule="1f1b"), cluster),
+    half_dp, half_pp, more = mesh.dp // 2, mesh.pp // 2, 2 * moe.num_experts
+    cases: dict[str, Callable[[], tuple[Recipe, Cluster]]] = {
+        "half the bandwidth between nodes": lambda: (recipe, replace(cluster, **slow)),
+        "1F1B instead": lambda: (_with(recipe, schedule="1f1b"), cluster),
+        "twice as many experts": lambda: (
+            replace(recipe, model=replace(recipe.model, moe=replace(moe, num_experts=more))), cluster,
+        ),
     }  # fmt: skip
+    two_pp, two_dp = 2 * mesh.pp, 2 * mesh.dp
+    if mesh.dp % 2 == 0:
+        cases["twice as many pipeline ranks"] = lambda: (_with(recipe, pp=two_pp, dp=half_dp), cluster)
+    if mesh.pp % 2 == 0:
+        cases["half as many pipeline ranks"] = lambda: (_with(recipe, pp=half_pp, dp=two_dp), cluster)
     typer.echo(f"\n{'if there were':36}{'GPU-hours':>14}{'':>9}{'GiB a GPU':>11}")
     base = found.figures()
-    for name, (other, machine) in cases.items():
+    for name, case in cases.items():
         try:
+            other, machine = case()
             f = plan_train(other, machine, found.tokens, recompute).figures()   # type: ignore[arg-type]
         except ConfigError as error:
             typer.echo(f"{name:36}  {error}")
@@ -178,6 +186,4 @@ def _sensitivity(found: TrainPlan, recompute: str) -> None:
 
 
 def _with(recipe: Recipe, **mesh: Any) -> Recipe:
-    if mesh.get("dp") == 0:
-        mesh["dp"] = 1
     return replace(recipe, parallel=replace(recipe.parallel, **mesh))

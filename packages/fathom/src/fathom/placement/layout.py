@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from fathom.config.errors import need
 
+MOST_SLOTS = 1_000_000     # of a layer
+
 Whole = NDArray[np.int64]
 Loads = NDArray[np.float64]
 
@@ -35,6 +37,7 @@ class Layout:
         for name in ("slots", "devices", "nodes", "groups"):
             need(getattr(self, name) >= 1, f"{name}={getattr(self, name)} is less than one",
                  fix=f"give {name} of 1 or more")  # fmt: skip
+        need(self.slots <= MOST_SLOTS, f"{self.slots} slots are too many", fix=f"give {MOST_SLOTS} or fewer")
         need(self.slots % self.devices == 0, f"{self.slots} slots on {self.devices} devices are not even",
              fix=f"take a multiple of {self.devices} slots")  # fmt: skip
         need(self.devices % self.nodes == 0, f"{self.devices} devices on {self.nodes} nodes are not even",

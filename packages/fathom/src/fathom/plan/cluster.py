@@ -7,14 +7,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from fathom.config.errors import ConfigError, choose_from, need, plain
 
 CLUSTERS = ("h800",)    # clusters/*.toml
-NAMED = re.compile(r"([a-z][a-z0-9-]*?)x([0-9]+)")
+NAMED = re.compile(r"([a-z][a-z0-9-]*?)x([0-9]{1,9})")
 # A number's place in the file -> the field that holds it.
 NUMBERS = {
     "devices_per_node": "per_node",
@@ -35,6 +34,8 @@ NUMBERS = {
     "network.combine_bytes_per_s": "combine_bytes_per_s",
     "network.pair_over_streams": "pair_over_streams",
 }  # fmt: skip
+WHOLE = {"devices_per_node": "per_node", "device.units": "units", "device.sending_units": "sending_units"}
+LEAST, MOST = 1e-6, 1e30
 MAY_BE_0 = ("device.sending_units", "device.watts", "device.usd_per_hour", "share.other")
 
 
@@ -93,7 +94,7 @@ def load_cluster(name: str) -> Cluster:
         text = files("fathom.plan").joinpath("clusters", f"{found[1]}.toml").read_text("utf-8")
         return _cluster(found[1], text, int(found[2]))
     path, x, count = name.rpartition("x")
-    if x and count.isdecimal() and path.endswith(".toml"):
+    if x and count.isdecimal() and len(count) < 10 and path.endswith(".toml"):
         try:
             return _cluster(plain(path), Path(path).read_text("utf-8"), int(count))
         except (OSError, ValueError) as error:
@@ -114,8 +115,10 @@ def _cluster(label: str, text: str, devices: int) -> Cluster:
     sources: dict[str, str] = {}
     for place, field in NUMBERS.items():
         numbers[field], sources[place] = _number(label, table, place)
-    for whole in ("per_node", "units", "sending_units"):
-        numbers[whole] = int(numbers[whole])
+    for place, field in WHOLE.items():
+        need(numbers[field] == int(numbers[field]), f"{label}: {place}={numbers[field]:g} is no whole number",
+             fix="count them")  # fmt: skip
+        numbers[field] = int(numbers[field])
     need(numbers["sending_units"] < numbers["units"], f"{label}: no unit is left to compute",
          fix="set device.sending_units below device.units")  # fmt: skip
     return Cluster(name=str(table.get("name", label)), devices=devices, sources=sources, **numbers)
@@ -126,8 +129,12 @@ def _number(label: str, table: Mapping[str, Any], place: str) -> tuple[float, st
     for part in place.split("."):
         at = at.get(part) if isinstance(at, Mapping) else None
     value, source = (at.get("value"), at.get("source")) if isinstance(at, Mapping) else (None, None)
-    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else -1.0
-    if isinstance(source, str) and isfinite(number) and (number > 0 or (number == 0 and place in MAY_BE_0)):
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else -1.0
+    except OverflowError:
+        number = -1.0
+    zero = number == 0 and place in MAY_BE_0
+    if isinstance(source, str) and (LEAST <= number <= MOST or zero):
         return number, source
     fix = f'write {place} = {{ value = NUMBER, source = "where it is from" }}'
-    raise ConfigError(f"{label}: {place} is missing, no number above 0, or has no source. Fix: {fix}")
+    raise ConfigError(f"{label}: {place} is missing, no sensible number, or has no source. Fix: {fix}")

@@ -56,13 +56,14 @@ def _of(parts: list[Part], *names: str) -> float:
     return float(sum(p.total for p in parts if p.name in names))
 
 
-def memory(recipe: Recipe, stages: list[Stage], in_flight: float, recompute: Recompute) -> list[Share]:
+def memory(recipe: Recipe, stages: list[Stage], activations: float) -> list[Share]:
     """Of one pipeline rank's device.
 
-    in_flight    micro-batches whose activations it holds at once, each through one of its stages on average
+    activations    bytes of them at the height of a step
 
-    Masters and moments are shared out among the replicas (ZeRO-1, report 3.1); the moving average is in the
-    host's memory (report 3.2.3). Left out: the libraries' own buffers and what an allocator cannot reuse.
+    Masters and moments are shared out among the replicas (ZeRO-1, report 3.1), not also with the rank that
+    mirrors this one in DualPipe; the moving average is in the host's memory (report 3.2.3). Left out: the
+    libraries' own buffers and what an allocator cannot reuse.
     """
     model, train, mesh = recipe.model, recipe.train, recipe.parallel
     fp8 = train.precision == "fp8"
@@ -71,15 +72,13 @@ def memory(recipe: Recipe, stages: list[Stage], in_flight: float, recompute: Rec
     moment = moment_bytes(train)
     weights = SCALED * quantised + BF16 * here.wide if fp8 else BF16 * total
     owned = here.routed / mesh.dp + (here.narrow + here.wide) / mesh.token_ranks
-    rows, seq_len = train.micro_batch or 1, train.seq_len
-    tokens = rows * seq_len
+    tokens = train.micro_batch * train.seq_len
     D, K = model.hidden_size, model.moe.experts_per_token
-    stored = [_stored(model, one, recompute, fp8=fp8) * tokens for one in stages]
     shares = [
         Share("weights", weights, "1 byte in FP8, 2 in bf16" if fp8 else "2 bytes in bf16"),
         Share("gradients", FP32 * total, "4 bytes, summed in fp32"),
         Share("masters, moments", (FP32 + 2 * moment) * owned, f"4 + 2 x {moment} bytes, shared out"),
-        Share("activations", in_flight * sum(stored) / len(stored), f"{in_flight:g} micro-batches"),
+        Share("activations", activations, "of the micro-batches under way, at the height of a step"),
         Share("rows for experts", BF16 * 2 * tokens * K * D, f"2 x {K} copies of {tokens:,} tokens"),
     ]
     if any(one.last for one in stages):
@@ -88,7 +87,7 @@ def memory(recipe: Recipe, stages: list[Stage], in_flight: float, recompute: Rec
     return shares
 
 
-def _stored(model: ModelConfig, stage: Stage, recompute: Recompute, *, fp8: bool) -> float:
+def stored(model: ModelConfig, stage: Stage, recompute: Recompute, *, fp8: bool) -> float:
     """Bytes of a token that the backward of a stage finds.
 
     Of each block its two inputs, in bf16. Unless whole blocks are done again: what products read, in bytes

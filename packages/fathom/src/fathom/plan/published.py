@@ -1,4 +1,8 @@
-"""What was published of runs that a plan can be held against. Never an input of one."""
+"""What was published of runs that a plan can be held against.
+
+The steady state is of the trace that H800's rates are from, so a plan agrees with it by construction. The
+hours of the run are no input of anything.
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ class Stage(NamedTuple):
     last: bool = False      # with the head and the MTP modules
 
 
-def ranks_of(model: ModelConfig, parallel: ParallelConfig, extra_layers: float) -> list[list[Stage]]:
-    """The stages of each pipeline rank: two where the schedule has two directions or turns round.
+def cut(model: ModelConfig, parallel: ParallelConfig, extra_layers: float) -> list[Stage]:
+    """The stages. Where a rank has two (two directions, or a turn), they are one load.
 
     extra_layers    what the last stage does besides its layers, in layers
 
@@ -38,9 +38,8 @@ def ranks_of(model: ModelConfig, parallel: ParallelConfig, extra_layers: float) 
     sizes = [0] * count
     for n, stages in zip(layers, sets, strict=True):
         for k, stage in enumerate(stages):
-            sizes[stage] = n // len(stages) + (k < n % len(stages))
-    made = _filled(model, sizes)
-    return [[made[stage] for stage in stages] for stages in held]
+            sizes[stage] = n // len(stages) + (len(stages) - 1 - k < n % len(stages))   # early ones hold more
+    return _filled(model, sizes)
 
 
 def _filled(model: ModelConfig, sizes: list[int]) -> list[Stage]:

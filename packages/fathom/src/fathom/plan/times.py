@@ -38,8 +38,12 @@ class Seconds(NamedTuple):
         return self.forward + self.inputs + self.weights
 
 
-def computing(works: Iterable[Work], tokens: int, cluster: Cluster, *, fp8: bool) -> Seconds:
-    """Of kernels; all else goes with the forward and the gradients of inputs, as their products do."""
+def computing(
+    works: Iterable[Work], tokens: int, cluster: Cluster, *, fp8: bool, block: bool = True
+) -> Seconds:
+    """Of kernels. In a block all else (norms, casts, rows in and out of order) goes with the forward and the
+    gradients of inputs, as their products do; a lone product has nothing beside it.
+    """
     found = Seconds()
     for one in works:
         if one.attention:
@@ -50,7 +54,7 @@ def computing(works: Iterable[Work], tokens: int, cluster: Cluster, *, fp8: bool
             rate = cluster.matmul_flops(fp8=fp8 and one.fp8)
             part = Seconds(one.forward / rate, (one.inputs + one.again) / rate, one.weights / rate)
         found = found.plus(part)
-    other = cluster.other_share * found.computing
+    other = cluster.other_share * found.computing * block
     shared = found.forward + found.inputs
     return Seconds(
         tokens * (found.forward + other * found.forward / shared),

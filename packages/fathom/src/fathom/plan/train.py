@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, NamedTuple
 
 from fathom.config.counts import flops_per_token
 from fathom.config.errors import need
 from fathom.config.footprint import BF16, FP32
 from fathom.config.model import ModelConfig
+from fathom.config.parallel import micro_rows
 from fathom.config.recipe import Recipe
 from fathom.plan.cluster import Cluster
-from fathom.plan.memory import Share, held, memory
+from fathom.plan.memory import Share, held, memory, stored
 from fathom.plan.published import PUBLISHED
-from fathom.plan.stages import Stage, ranks_of
+from fathom.plan.stages import Stage, cut
 from fathom.plan.times import Seconds, computing, sending
 from fathom.plan.traffic import Traffic, traffic
 from fathom.plan.work import Recompute, Work, block, head, mtp
 from fathom.schedule import Times, build, place
-from fathom.schedule.figures import peak_activations
+from fathom.schedule.figures import peak_held, weight_copies
 from fathom.schedule.place import Timeline
 
 HOUR, DAY, TRILLION, GIB = 3600.0, 86400.0, 1e12, 2.0**30
@@ -100,22 +102,31 @@ def plan_train(
     model, train, mesh = recipe.model, recipe.train, recipe.parallel
     need(mesh.world == cluster.devices,
          f"parallel.pp x dp x ep = {mesh.pp} x {mesh.dp} x {mesh.ep} are not {cluster.devices} devices",
-         fix=f"set parallel.dp to {cluster.devices / (mesh.pp * mesh.ep):g}, or another layout")  # fmt: skip
-    need(tokens > 0, f"{tokens:g} tokens are no run", fix="give --tokens, as 14.8T")
-    micros = train.batch_size // ((train.micro_batch or 1) * mesh.token_ranks)  # whole, or the recipe fails
-    fp8 = train.precision == "fp8"
-    own = (train.micro_batch or 1) * train.seq_len
+         fix=_fitting(cluster.devices, mesh.pp * mesh.ep))  # fmt: skip
+    need(1 <= tokens < inf, f"{tokens:g} tokens are no run", fix="give --tokens, as 14.8T")
+    inside = mesh.ep <= cluster.per_node or mesh.ep % cluster.per_node == 0
+    need(inside, f"parallel.ep={mesh.ep} does not fill nodes of {cluster.per_node} devices",
+         fix=f"set parallel.ep to a multiple of {cluster.per_node}")  # fmt: skip
+    train = replace(train, micro_batch=micro_rows(mesh, train, train.batch_size))
+    recipe = replace(recipe, train=train)
+    each = train.micro_batch * mesh.token_ranks
+    need(train.batch_size % each == 0, f"train.batch_size={train.batch_size} is no multiple of {each} rows",
+         fix=f"set train.batch_size to {-(-train.batch_size // each) * each}")  # fmt: skip
+    micros, own, fp8 = train.batch_size // each, train.micro_batch * train.seq_len, train.precision == "fp8"
     costs = _Costs(recipe, cluster, recompute)
     extra = costs.extra.computing / costs.moe.computing
-    ranks = ranks_of(model, mesh, extra)
+    stages = cut(model, mesh, extra)
+    schedule = build(mesh.schedule, mesh.pp, micros)
+    ranks = [[stages[k] for k in schedule.stages_of(rank)] for rank in range(mesh.pp)]
     steady = _steady(mesh.schedule, cluster)
     slowest = max((costs.of(stages) for stages in ranks), key=steady)
     transfer = own * model.hidden_size * BF16 / cluster.ib_bytes_per_s
-    timeline = place(build(mesh.schedule, mesh.pp, micros), _times(slowest, cluster, transfer))
-    peaks = peak_activations(timeline.schedule)
-    shares = max((memory(recipe, stages, peak, recompute) for stages, peak in zip(ranks, peaks, strict=True)),
+    timeline = place(schedule, _times(slowest, cluster, transfer))
+    peaks = peak_held(schedule, [own * stored(model, one, recompute, fp8=fp8) for one in stages])
+    shares = max((memory(recipe, here, peak) for here, peak in zip(ranks, peaks, strict=True)),
                  key=lambda found: sum(one.bytes for one in found))  # fmt: skip
-    update_s = max(_update(model, stages, recipe, cluster) for stages in ranks)
+    copies = weight_copies(schedule)
+    update_s = max(_update(model, here, recipe, cluster, copies) for here in ranks)
     found = TrainPlan(
         recipe=recipe, cluster=cluster, tokens=tokens, fp8=fp8, traffic=costs.traffic, layer=costs.moe,
         slowest=slowest, timeline=timeline, update_s=update_s, micro_batches=micros, memory=shares, ladder=[],
@@ -124,24 +135,30 @@ def plan_train(
     return found
 
 
+def _fitting(devices: int, of_replica: int) -> str:
+    if devices % of_replica == 0:
+        return f"set parallel.dp to {devices // of_replica}, or another layout"
+    return f"give a multiple of {of_replica} devices, or set parallel.pp, parallel.dp, parallel.ep"
+
+
 class _Costs:
     """Seconds of one micro-batch in each kind of layer."""
 
     def __init__(self, recipe: Recipe, cluster: Cluster, recompute: Recompute) -> None:
         model, train, mesh = recipe.model, recipe.train, recipe.parallel
         T, fp8 = train.seq_len, train.precision == "fp8"
-        tokens = (train.micro_batch or 1) * T
+        tokens = train.micro_batch * T
 
-        def of(works: list[Work]) -> Seconds:
-            return computing(works, tokens, cluster, fp8=fp8)
+        def of(works: list[Work], *, block: bool = True) -> Seconds:
+            return computing(works, tokens, cluster, fp8=fp8, block=block)
 
         self.model = model
         self.traffic = traffic(model, mesh.ep, cluster.per_node, fp8=fp8)
         there = sending(self.traffic, tokens, cluster) if mesh.ep > 1 else Seconds()
         self.dense = of(block(model, T, recompute, dense=True))
         self.moe = of(block(model, T, recompute, dense=False)).plus(there)
-        module = of(mtp(model, T, recompute)).plus(there)
-        self.extra = of(head(model)).plus(module.times(model.mtp.depth))     # of the last stage
+        module = of(mtp(model), block=False).plus(self.moe)
+        self.extra = of(head(model), block=False).plus(module.times(model.mtp.depth))   # of the last stage
 
     def of(self, stages: list[Stage]) -> Seconds:
         """The mean of a rank's stages."""
@@ -178,11 +195,16 @@ def _times(one: Seconds, cluster: Cluster, transfer: float) -> Times:
     return Times(forward, backward, one.weights, min(_pair(one, cluster), forward + backward), transfer)
 
 
-def _update(model: ModelConfig, stages: list[Stage], recipe: Recipe, cluster: Cluster) -> float:
-    """Gradients summed over the replicas and new weights handed out (ZeRO-1), over IB and beside nothing."""
+def _update(
+    model: ModelConfig, stages: list[Stage], recipe: Recipe, cluster: Cluster, copies: int
+) -> float:
+    """Gradients summed over all that hold a weight, DualPipe's mirrored ranks too, and new weights handed out
+    (ZeRO-1), over IB and beside nothing.
+    """
     mesh = recipe.parallel
     here = held(model, stages, mesh.ep)
-    sent = here.routed * (1 - 1 / mesh.dp) + (here.narrow + here.wide) * (1 - 1 / mesh.token_ranks)
+    routed, others = copies * mesh.dp, copies * mesh.token_ranks
+    sent = here.routed * (1 - 1 / routed) + (here.narrow + here.wide) * (1 - 1 / others)
     return sent * (FP32 + BF16) / cluster.ib_bytes_per_s
 
 

@@ -67,10 +67,9 @@ def head(model: ModelConfig) -> list[Work]:
     return [_product("head", model.vocab_size * model.hidden_size, fp8=False)]
 
 
-def mtp(model: ModelConfig, seq_len: int, recompute: Recompute) -> list[Work]:
-    """One MTP module: projection, block, and another pass of the head (report 2.2)."""
-    projection = _product("MTP's projection", 2 * model.hidden_size**2, fp8=False)
-    return [projection, *block(model, seq_len, recompute, dense=False), *head(model)]
+def mtp(model: ModelConfig) -> list[Work]:
+    """What an MTP module has besides its block: the projection, and another pass of the head (report 2.2)."""
+    return [_product("MTP's projection", 2 * model.hidden_size**2, fp8=False), *head(model)]
 
 
 def _product(name: str, size: int, *, fp8: bool = True, again: bool = False) -> Work:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fathom.schedule.op import Schedule
@@ -57,14 +58,22 @@ def peak_activations(schedule: Schedule, *, until_weights: bool = True) -> tuple
     gradient of a weight needs the input that it was multiplied with. Without `until_weights` it counts to the
     end of "B" or "I". In a pair the forward's is there before the backward's goes.
     """
+    ones = [1.0] * schedule.stages
+    return tuple(round(peak) for peak in peak_held(schedule, ones, until_weights=until_weights))
+
+
+def peak_held(
+    schedule: Schedule, size_of_stage: Sequence[float], *, until_weights: bool = True
+) -> tuple[float, ...]:
+    """The same where a micro-batch weighs as much as the stage that it is kept in."""
     ends = {"B", "W"} if until_weights else {"B", "I"}
     peaks = []
     for order in schedule.orders:
-        kept = peak = 0
+        kept = peak = 0.0
         for item in order:
-            kept += sum(op.kind == "F" for op in item)
+            kept += sum(size_of_stage[op.stage] for op in item if op.kind == "F")
             peak = max(peak, kept)
-            kept -= sum(op.kind in ends for op in item)
+            kept -= sum(size_of_stage[op.stage] for op in item if op.kind in ends)
         peaks.append(peak)
     return tuple(peaks)
 

@@ -18,27 +18,35 @@ class Returns:
     """When those who are refused should come again: one after the other, as fast as places become free.
 
     All sent back for the same two seconds would return at once, most of them for nothing: at ten times what
-    a server bears, refusing takes a tenth of a processor. So each is told the next time that nobody was told.
+    a server bears, refusing takes a tenth of a processor.
     """
 
-    FEW, LONGEST = 32, 60   # places that the rate is taken of; seconds
+    WINDOW, LONGEST = 10.0, 60  # seconds: that the rate is taken of, that anybody is told
 
     def __init__(self, least: int) -> None:
-        self._least, self._promised = least, 0.0
-        self._left: deque[float] = deque(maxlen=self.FEW)
+        self._least, self._ahead = least, 0
+        self._left: deque[float] = deque(maxlen=1024)
 
     def left(self, now: float) -> None:
         """A place became free."""
         self._left.append(now)
+        self._ahead = max(self._ahead - 1, 0)
+
+    def none_ahead(self) -> None:
+        """There is room: who was refused before has come, or will not."""
+        self._ahead = 0
 
     def after(self, now: float) -> int:
         """Seconds to tell the next who is refused."""
+        while self._left and not 0.0 <= now - self._left[0] <= self.WINDOW:
+            self._left.popleft()
         if len(self._left) < 2:
             return self._least
-        each = max(now - self._left[0], 0.0) / len(self._left)
-        promised = max(self._promised, now + self._least - each) + each
-        self._promised = min(promised, now + self.LONGEST)
-        return max(ceil(self._promised - now), self._least)
+        wait = self._least + self._ahead * (now - self._left[0]) / len(self._left)
+        if wait >= self.LONGEST:
+            return self.LONGEST
+        self._ahead += 1
+        return ceil(wait)
 
 
 class Doors:
@@ -60,6 +68,8 @@ class Doors:
             again = self._returns.after(time.monotonic())
             raise ApiError(429, what, fix="try again later", retry_after=again)
         self.inside += 1
+        if self.inside < self._most:
+            self._returns.none_ahead()
 
     def leave(self) -> None:
         """One less."""
