@@ -150,8 +150,8 @@ def test_spacing_laws(kind: str, expected: float, tolerance: float) -> None:
 @pytest.mark.parametrize(("given", "blamed", "mended"), [
     ("noise.D_uA2_ms_cm4=1000", "_cm4=1000 drives it too far. Fix: set noise.D_uA2_ms_cm4 to 50",
      "noise.D_uA2_ms_cm4=50"),
-    ("motif.g_mS_cm2=1000", "too strong for simulation.dt_ms=0.01. Fix: set simulation.dt_ms to 0.001",
-     "simulation.dt_ms=0.001"),
+    ("motif.g_mS_cm2=1000", "too strong for simulation.dt_ms=0.01. Fix: set simulation.dt_ms to 0.0005",
+     "simulation.dt_ms=0.0005"),
 ])  # fmt: skip
 def test_noise_and_coupling_are_blamed_for_what_they_do_and_the_fix_helps(
     given: str, blamed: str, mended: str

@@ -120,7 +120,7 @@ def _blame(batch: Batch, cell: int) -> tuple[str, str]:
         return f"{setting}={D:g} drives it too far", f"set {setting} to {most_D / 2:g} or less"
     g = float(np.abs(batch.g_mS_cm2[cell]).max(initial=0.0))
     if g * dt_ms > MOST_COUPLING * C:
-        return (f"a coupling of {g:g} mS/cm2 is too strong for simulation.dt_ms={dt_ms:g}",
-                f"set simulation.dt_ms to {MOST_COUPLING * C / g:.1g}, or a weaker coupling")  # fmt: skip
+        why = f"a coupling of {g:g} mS/cm2 is too strong for simulation.dt_ms={dt_ms:g}"
+        return why, f"set simulation.dt_ms to {MOST_COUPLING * C / (2 * g):.1g}, or a weaker coupling"
     better = SAFE_DT_MS if dt_ms > SAFE_DT_MS else dt_ms / 4
     return f"simulation.dt_ms={dt_ms:g} is too large", f"set simulation.dt_ms to {better:g}"
